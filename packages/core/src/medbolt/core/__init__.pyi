@@ -1,0 +1,9 @@
+from . import stats as stats
+from .data.base import DataModuleWrapper as DataModuleWrapper
+from .data.base import ImageDataModule as ImageDataModule
+from .data.dataset import ImageDataset as ImageDataset
+from .data.loader import ResumableDataLoader as ResumableDataLoader
+from .data.sampler import EpochSampler as EpochSampler
+from .data.transforms import EvaluationTransform as EvaluationTransform
+from .data.transforms import TrainingTransform as TrainingTransform
+from .errors import UserError as UserError

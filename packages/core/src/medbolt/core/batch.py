@@ -1,0 +1,74 @@
+"""The batch contract: what every medbolt data module yields and every medbolt method may expect."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from torch import Tensor
+from torch.utils.data import default_collate
+
+
+class Batch(TypedDict, total=False):
+    """A collated batch of B samples. ``image`` and ``index`` are always there, the rest where the data have it.
+
+    A single sample has the same keys without the leading B.
+    """
+
+    image: Tensor
+    """(B, 3, H, W) float, normalised by the transform."""
+    target: Tensor
+    """(B,) int64 classes; (B, C) float soft or multi-label targets; (B, H, W) int64 or (B, C, H, W) float masks."""
+    index: Tensor
+    """(B,) int64, position in the *base* training set, whatever sampler, subset, worker or rank drew the sample."""
+    domain: Tensor
+    """(B,) int64, acquisition source (camera, scanner, hospital)."""
+    mask: Tensor
+    """(B, H, W) or (B, C, H, W) uint8, segmentation masks that are not the target."""
+    raters: Tensor
+    """(B, R, H, W) uint8, one mask a rater."""
+    text: list[str]
+    """B report sentences or prompts."""
+    views: Tensor
+    """(B, V, 3, H, W) float, V augmented views of each image."""
+    id: list[str]
+    """B stable names: file name, image id."""
+    group: list[str]
+    """B names of what must not be split: patient, lesion, eye."""
+
+
+_STRINGS = frozenset({"text", "id", "group"})
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack samples into a batch: tensors and numbers by torch's rule, strings into lists.
+
+    Args:
+        samples: Samples with equal keys.
+
+    Returns:
+        The batch, a dict with the keys of the samples (see :class:`Batch`).
+
+    Raises:
+        ValueError: if the samples do not all have the same keys.
+
+    Example:
+        >>> batch = collate([{"index": 3, "id": "a"}, {"index": 7, "id": "b"}])
+        >>> batch["index"], batch["id"]
+        (tensor([3, 7]), ['a', 'b'])
+    """
+    keys = samples[0].keys()
+    if any(sample.keys() != keys for sample in samples):
+        raise ValueError(f"samples of one batch must have the same keys, got {[sorted(s) for s in samples[:8]]}")
+    return {
+        key: [sample[key] for sample in samples] if key in _STRINGS else default_collate([s[key] for s in samples])
+        for key in keys
+    }
+
+
+def batch_size(batch: dict[str, Any]) -> int:
+    """Return the number of samples in a batch that follows the contract.
+
+    Example:
+        >>> batch_size({"image": torch.zeros(5, 3, 8, 8)})
+        5
+    """
+    return len(batch["index"] if "index" in batch else batch["image"])

@@ -1,0 +1,1 @@
+"""Data sets, samplers, loaders and data modules that follow the batch contract."""

@@ -1,0 +1,274 @@
+"""The data module every medbolt data module is: splits of labelled images, loaders, and what methods ask about them."""
+
+import hashlib
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+
+from medbolt.core.batch import collate
+from medbolt.core.data.dataset import ImageDataset
+from medbolt.core.data.loader import ResumableDataLoader
+from medbolt.core.data.sampler import EpochSampler
+from medbolt.core.data.transforms import EvaluationTransform, TrainingTransform
+from medbolt.core.errors import UserError, listed
+
+Split = Literal["train", "val", "test"]
+
+
+class ImageDataModule(LightningDataModule):
+    """Base of the data modules: subclasses say how to :meth:`load` a split and what the classes are called.
+
+    What it tells (``num_classes``, ``class_counts``, ``train_targets``, ...) comes from labels: no image is decoded and
+    no ``setup`` is needed, so the command line can link it into the model. Training order and augmentation are
+    functions of (seed, epoch), the same for any number of workers and processes; evaluation loaders never repeat a
+    sample to fill a process's share. Batches follow :class:`~medbolt.core.batch.Batch`.
+
+    Args:
+        batch_size: Samples a batch and a process.
+        num_workers: Loading processes; 0 loads in the training process.
+        image_size: Height and width in pixels of the default transforms; ``None`` keeps the size of the images.
+        train_transform: Called with a dict of ``tv_tensors``; by default
+            :class:`~medbolt.core.data.transforms.TrainingTransform`.
+        eval_transform: The same for evaluation; by default
+            :class:`~medbolt.core.data.transforms.EvaluationTransform`.
+        seed: Seed of order, augmentation and, in subclasses, of splits.
+        drop_last: Leave out the last training batch when it is not full. ``"auto"`` does so when there is a full one.
+        store: Folder made by ``medbolt data prepare``: images come from there, already decoded and resized.
+
+    Raises:
+        UserError: at ``setup`` when a split is empty, a class has no training sample, or there are fewer samples than
+            processes.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        image_size: int | None = 224,
+        train_transform: nn.Module | None = None,
+        eval_transform: nn.Module | None = None,
+        seed: int = 0,
+        drop_last: bool | Literal["auto"] = "auto",
+        store: Path | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.image_size = image_size
+        self.train_transform = train_transform or TrainingTransform(image_size)
+        self.eval_transform = eval_transform or EvaluationTransform(image_size)
+        self.seed = seed
+        self.drop_last: bool | Literal["auto"] = drop_last
+        self.store = None if store is None else Path(store)
+        self._datasets: dict[Split, ImageDataset] = {}
+
+    @abstractmethod
+    def load(self, split: Split) -> ImageDataset:
+        """Return a split without transform; called once a split, by :meth:`dataset`."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Names of the classes, by class index."""
+
+    @property
+    def domain_names(self) -> list[str] | None:
+        """Names of the acquisition sources, by domain index; ``None`` without domains."""
+        return None
+
+    def dataset(self, split: Split) -> ImageDataset:
+        """Return a split: columns, and samples with the raw uint8 images."""
+        if split not in self._datasets:
+            dataset = self.load(split)
+            if self.store is not None:
+                from medbolt.core.data.store import with_store
+
+                dataset = with_store(dataset, self.store)
+            self._datasets[split] = dataset
+        return self._datasets[split]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def train_targets(self) -> Tensor:
+        """(N,) int64 or (N, C) float targets of the training samples."""
+        targets = self.dataset("train").targets
+        if targets is None:
+            raise UserError(f"{type(self).__name__} has no labels to count or to train on; name its label column.")
+        return targets
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training samples of each class; positive labels of each finding when multi-label, rounded mass when soft."""
+        targets = self.train_targets
+        if targets.ndim == 1:
+            return torch.bincount(targets, minlength=self.num_classes).tolist()
+        return targets.sum(0).round().long().tolist()
+
+    @property
+    def train_size(self) -> int:
+        """Size of the base training set: every training ``index`` is below it."""
+        return self.dataset("train").base_size
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the training ids, indices, labels and class names: per-sample state belongs to these only."""
+        train = self.dataset("train")
+        digest = hashlib.sha256(repr((self.class_names, list(train.ids))).encode())
+        for column in (train.rows, train.targets):
+            if column is not None:
+                digest.update(column.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def setup(self, stage: str) -> None:
+        """Check the splits that the stage needs."""
+        needed: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
+        for split in needed.get(stage, ("test",)):
+            if len(self.dataset(split)) == 0:
+                raise UserError(
+                    f"the {split} split of {type(self).__name__} is empty; give it samples or another rule."
+                )
+        if stage == "fit" and (targets := self.dataset("train").targets) is not None and targets.ndim == 1:
+            empty = [name for name, count in zip(self.class_names, self.class_counts, strict=True) if count == 0]
+            if empty:
+                raise UserError(
+                    f"{'class' if len(empty) == 1 else 'classes'} {listed(empty)} of {type(self).__name__} "
+                    "without training samples; add some or leave the class out of class_names."
+                )
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        """Return the shuffled, augmented training samples."""
+        dataset = self.dataset("train")
+        share = len(dataset) // self._world_size
+        if self.drop_last is True and share < self.batch_size:
+            raise UserError(
+                f"batch_size {self.batch_size} with drop_last leaves no batch of the {share} training samples of a "
+                "process; lower batch_size or set drop_last to 'auto'."
+            )
+        drop = self.drop_last is True or (self.drop_last == "auto" and share >= self.batch_size)
+        sampler = self.train_sampler(dataset, tail="drop" if drop else "repeat")
+        return self._loader("train", sampler, self.train_transform, drop)
+
+    def train_sampler(self, dataset: ImageDataset, tail: Literal["drop", "repeat"]) -> EpochSampler:
+        """Return the sampler of the training loader; override it to draw otherwise than uniformly."""
+        return EpochSampler(dataset, True, self.seed, self._world_size, self._rank, tail)
+
+    def train_eval_dataloader(self) -> ResumableDataLoader:
+        """Return the training samples once each, in order and without augmentation."""
+        return self._eval_loader("train")
+
+    def val_dataloader(self) -> ResumableDataLoader:
+        """Return the validation samples, once each."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> ResumableDataLoader:
+        """Return the test samples, once each."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> ResumableDataLoader:
+        """Return the test samples, once each."""
+        return self._eval_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must know to be resumed on the same data only."""
+        return {"fingerprint": self.fingerprint, "class_names": list(self.class_names)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other classes, and to go on training on other data."""
+        if state_dict["class_names"] != list(self.class_names):
+            raise UserError(
+                f"the checkpoint was trained on classes {listed(state_dict['class_names'])}, these data have "
+                f"{listed(self.class_names)}; use a checkpoint trained on these classes."
+            )
+        if (
+            self.trainer is not None
+            and self.trainer.state.fn == "fit"
+            and state_dict["fingerprint"] != self.fingerprint
+        ):
+            raise UserError(
+                "the checkpoint belongs to other training data (ids, labels or subset differ); resume with the data it "
+                "was trained on, or start anew from its weights."
+            )
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    def _eval_loader(self, split: Split) -> ResumableDataLoader:
+        sampler = EpochSampler(self.dataset(split), False, self.seed, self._world_size, self._rank)
+        return self._loader(split, sampler, self.eval_transform, False)
+
+    def _loader(
+        self, split: Split, sampler: EpochSampler, transform: nn.Module, drop_last: bool
+    ) -> ResumableDataLoader:
+        dataset = self.dataset(split)
+        if len(dataset) < self._world_size:
+            raise UserError(
+                f"the {split} split has {len(dataset)} samples for {self._world_size} processes; use fewer devices."
+            )
+        return ResumableDataLoader(
+            dataset.with_transform(transform),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            drop_last=drop_last,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class DataModuleWrapper(ImageDataModule):
+    """Base of the wrappers: a data module that changes the splits of another one and keeps the rest.
+
+    Subclasses override :meth:`load` and call ``super().load(split)`` for the split as the wrapped module has it.
+
+    Args:
+        data: The data module to wrap.
+    """
+
+    def __init__(self, data: ImageDataModule) -> None:
+        super().__init__(
+            data.batch_size,
+            data.num_workers,
+            data.image_size,
+            data.train_transform,
+            data.eval_transform,
+            data.seed,
+            data.drop_last,
+        )
+        self.data = data
+
+    def load(self, split: Split) -> ImageDataset:
+        """Return the split of the wrapped data module."""
+        return self.data.dataset(split)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, by class index."""
+        return self.data.class_names
+
+    @property
+    def domain_names(self) -> list[str] | None:
+        """Names of the acquisition sources, by domain index; ``None`` without domains."""
+        return self.data.domain_names
+
+    def prepare_data(self) -> None:
+        """Let the wrapped data module download or unpack what it needs."""
+        self.data.prepare_data()
+
+    def train_sampler(self, dataset: ImageDataset, tail: Literal["drop", "repeat"]) -> EpochSampler:
+        """Return the wrapped data module's sampler, over the changed split."""
+        self.data.trainer = self.trainer
+        return self.data.train_sampler(dataset, tail)
