@@ -2,8 +2,13 @@ from . import stats as stats
 from .data.base import DataModuleWrapper as DataModuleWrapper
 from .data.base import ImageDataModule as ImageDataModule
 from .data.dataset import ImageDataset as ImageDataset
+from .data.indexed import Indexed as Indexed
 from .data.loader import ResumableDataLoader as ResumableDataLoader
 from .data.sampler import EpochSampler as EpochSampler
 from .data.transforms import EvaluationTransform as EvaluationTransform
 from .data.transforms import TrainingTransform as TrainingTransform
 from .errors import UserError as UserError
+from .memory import SampleMemory as SampleMemory
+from .objective.callback import ObjectiveCallback as ObjectiveCallback
+from .objective.step import TrainingStep as TrainingStep
+from .random_state import RandomState as RandomState

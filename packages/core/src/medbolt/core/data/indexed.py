@@ -1,0 +1,177 @@
+"""Give the batches of any LightningDataModule an index, and take it away before the user's step sees them."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from medbolt.core.errors import UserError
+
+
+class Indexed(LightningDataModule):
+    """Wrap a LightningDataModule whose batches carry no index, so that per-sample methods work with it.
+
+    The training loader's samples travel with their position in its data set; before the batch reaches the device, and
+    the module's ``training_step``, the position is taken off again and kept in :attr:`batch_index`. Batches may have
+    any structure (tuple, dict, nested); the module sees exactly what it saw before. Everything else is the wrapped
+    data module's.
+
+    Args:
+        data: The data module to wrap. Its ``train_dataloader`` returns one ``DataLoader`` over a map-style data set.
+
+    Raises:
+        UserError: if it returns something else.
+
+    Example:
+        >>> from lightning.pytorch.demos.boring_classes import BoringDataModule
+        >>> data = Indexed(BoringDataModule())
+    """
+
+    def __init__(self, data: LightningDataModule) -> None:
+        super().__init__()
+        self.data = data
+        self.batch_index: Tensor | None = None
+        self._samples: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the wrapped data module."""
+        if name == "data":
+            raise AttributeError(name)
+        return getattr(self.data, name)
+
+    @property
+    def train_size(self) -> int:
+        """Number of training samples: every index is below it."""
+        return len(self._train_set())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the size and, where the data set shows ``targets``, the labels of the training set."""
+        train = self._train_set()
+        digest = hashlib.sha256(str(len(train)).encode())
+        targets = getattr(train, "targets", None)
+        if targets is not None:
+            digest.update(torch.as_tensor(targets).cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def prepare_data(self) -> None:
+        """Prepare the wrapped data module."""
+        self.data.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        """Set up the wrapped data module, which sees the same trainer."""
+        self.data.trainer = self.trainer
+        self.data.setup(stage)
+
+    def teardown(self, stage: str) -> None:
+        """Tear down the wrapped data module."""
+        self.batch_index = self._samples = None
+        self.data.teardown(stage)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the wrapped training loader with indices in its batches."""
+        return _with_index(self._train_loader())
+
+    def val_dataloader(self) -> Any:
+        """Return the wrapped validation loaders."""
+        return self.data.val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        """Return the wrapped test loaders."""
+        return self.data.test_dataloader()
+
+    def predict_dataloader(self) -> Any:
+        """Return the wrapped prediction loaders."""
+        return self.data.predict_dataloader()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Take the index off a training batch; then do as the wrapped data module, or the module, does."""
+        if isinstance(batch, _IndexedBatch):
+            self.batch_index, batch = batch.positions, batch.batch
+        return self._hook("on_before_batch_transfer")(batch, dataloader_idx)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Do as the wrapped data module, or the module, does."""
+        return self._hook("transfer_batch_to_device")(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Do as the wrapped data module, or the module, does."""
+        return self._hook("on_after_batch_transfer")(batch, dataloader_idx)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the wrapped data module's state."""
+        return self.data.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the wrapped data module's state."""
+        self.data.load_state_dict(state_dict)
+
+    def _hook(self, name: str) -> Callable[..., Any]:
+        """Return the hook Lightning would call without this wrapper: the data module's if it has its own."""
+        module = self.trainer.lightning_module if self.trainer is not None else self.data
+        return getattr(self.data if is_overridden(name, self.data) else module, name)
+
+    def _train_loader(self) -> DataLoader[Any]:
+        loader = self.data.train_dataloader()
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            raise UserError(
+                f"Indexed needs {type(self.data).__name__}.train_dataloader() to return one DataLoader over a "
+                f"map-style data set, it returned {type(loader).__name__}; yield the index in the batches yourself."
+            )
+        return loader
+
+    def _train_set(self) -> Any:
+        if self._samples is None:
+            self._samples = self._train_loader().dataset
+        return self._samples
+
+
+class _IndexedBatch(NamedTuple):
+    positions: Tensor
+    batch: Any
+
+
+class _IndexedSet(Dataset[tuple[int, Any]]):
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> tuple[int, Any]:
+        return int(position), self.dataset[position]
+
+
+class _IndexedCollate:
+    def __init__(self, collate: Callable[[list[Any]], Any] | None) -> None:
+        self.collate = collate or default_collate
+
+    def __call__(self, samples: list[tuple[int, Any]]) -> _IndexedBatch:
+        positions, samples = zip(*samples, strict=True)  # pyright: ignore[reportAssignmentType]
+        return _IndexedBatch(torch.tensor(positions), self.collate(list(samples)))
+
+
+def _with_index(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Rebuild a loader over the same samples, drawn and loaded the same way, with indices in its batches."""
+    if loader.batch_size is None and loader.batch_sampler is None:
+        raise UserError("Indexed needs a DataLoader that batches; give it a batch_size.")
+    own_batches = {"batch_sampler": loader.batch_sampler}
+    batches = {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
+    return type(loader)(  # pyright: ignore[reportCallIssue]
+        _IndexedSet(loader.dataset),
+        **(own_batches if loader.batch_size is None else batches),  # pyright: ignore[reportArgumentType]
+        num_workers=loader.num_workers,
+        collate_fn=_IndexedCollate(loader.collate_fn),
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )

@@ -1,0 +1,1 @@
+"""How a method reaches somebody else's training step: objectives on the criterion a module already has."""

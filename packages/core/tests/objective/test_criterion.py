@@ -1,0 +1,92 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from medbolt.core.errors import UserError
+from medbolt.core.objective.criterion import Criterion
+
+
+def of(source, **options):
+    call = source.forward if isinstance(source, nn.Module) else source
+    return Criterion(source, call, options)
+
+
+LOGITS = torch.tensor([[2.0, 0.5, -1.0], [0.1, 0.2, 0.3], [-1.0, 3.0, 0.0], [0.0, 0.0, 5.0]])
+TARGET = torch.tensor([0, 2, 1, 1])
+SOFT = torch.softmax(LOGITS.flip(0), 1)
+MAPS, MAP_TARGET = (
+    torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)),
+    torch.arange(32).view(2, 4, 4) % 3,
+)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "logits", "target"),
+    [
+        (nn.CrossEntropyLoss(), LOGITS, TARGET),
+        (nn.CrossEntropyLoss(label_smoothing=0.1), LOGITS, TARGET),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.5])), LOGITS, TARGET),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.5])), LOGITS, SOFT),
+        (nn.CrossEntropyLoss(ignore_index=1), LOGITS, TARGET),
+        (nn.CrossEntropyLoss(), LOGITS, SOFT),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.5]), ignore_index=2), MAPS, MAP_TARGET),
+        (nn.CrossEntropyLoss(reduction="sum"), LOGITS, TARGET),
+        (nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.0, 2.0, 3.0])), LOGITS, SOFT),
+        (nn.BCEWithLogitsLoss(reduction="sum"), LOGITS, SOFT),
+        (nn.MSELoss(), LOGITS, SOFT),
+        (F.cross_entropy, LOGITS, TARGET),
+        (lambda logits, target: F.cross_entropy(logits, target), LOGITS, TARGET),
+        (lambda logits, target: F.cross_entropy(logits, target, reduction="none"), LOGITS, TARGET),
+    ],
+)
+def test_reduced_per_sample_losses_are_the_criterions_own_value(criterion, logits, target):
+    adapted = of(criterion)
+    losses = adapted.per_sample(logits, target)
+    own = criterion(logits, target)
+    assert losses.shape == (len(logits),)
+    torch.testing.assert_close(adapted.reduce(losses), own.mean() if own.ndim else own)
+
+
+def test_per_sample_losses_are_each_samples_own_loss():
+    losses = of(nn.CrossEntropyLoss()).per_sample(LOGITS, TARGET)
+    one_by_one = torch.stack([F.cross_entropy(LOGITS[i : i + 1], TARGET[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(losses, one_by_one)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "given"),
+    [(nn.NLLLoss(), LOGITS.log_softmax(1)), (F.nll_loss, LOGITS.log_softmax(1)), (nn.BCELoss(), LOGITS.sigmoid())],
+)
+def test_log_probabilities_and_probabilities_become_logits_and_back(criterion, given):
+    adapted = of(criterion)
+    target = SOFT if isinstance(criterion, nn.BCELoss) else TARGET
+    logits = adapted.to_logits(given)
+    torch.testing.assert_close(adapted.from_logits(logits), given)
+    torch.testing.assert_close(adapted.reduce(adapted.per_sample(logits, target)), criterion(given, target))
+    if not isinstance(criterion, nn.BCELoss):  # raw logits of another network are as good
+        torch.testing.assert_close(adapted.reduce(adapted.per_sample(LOGITS, TARGET)), criterion(given, TARGET))
+
+
+def test_reduction_is_put_back_even_when_the_criterion_fails():
+    criterion = nn.CrossEntropyLoss(reduction="sum")
+    with pytest.raises(IndexError):
+        of(criterion).per_sample(LOGITS, torch.tensor([0, 1, 2, 7]))
+    assert criterion.reduction == "sum"
+
+
+def test_functional_options_count():
+    weight = torch.tensor([1.0, 5.0, 0.5])
+    adapted = of(F.cross_entropy, weight=weight, reduction="sum")
+    torch.testing.assert_close(
+        adapted.reduce(adapted.per_sample(LOGITS, TARGET)), F.cross_entropy(LOGITS, TARGET, weight, reduction="sum")
+    )
+
+
+def test_a_criterion_that_couples_samples_is_refused_by_name():
+    class Contrast(nn.Module):
+        def forward(self, logits, target):
+            return (logits @ logits.T).exp().mean()
+
+    with pytest.raises(UserError, match="criterion Contrast is not the mean .* 'reduction'"):
+        of(Contrast()).per_sample(LOGITS, TARGET)
