@@ -8,7 +8,15 @@ from .data.sampler import EpochSampler as EpochSampler
 from .data.transforms import EvaluationTransform as EvaluationTransform
 from .data.transforms import TrainingTransform as TrainingTransform
 from .errors import UserError as UserError
+from .losses import reduce as reduce
+from .losses import target_probability as target_probability
 from .memory import SampleMemory as SampleMemory
+from .metrics.balanced_accuracy import BalancedAccuracy as BalancedAccuracy
+from .metrics.balanced_accuracy import ClassRecall as ClassRecall
+from .metrics.breakdown import Breakdown as Breakdown
+from .metrics.defaults import classification_metrics as classification_metrics
+from .models.timm_classifier import TimmClassifier as TimmClassifier
 from .objective.callback import ObjectiveCallback as ObjectiveCallback
 from .objective.step import TrainingStep as TrainingStep
 from .random_state import RandomState as RandomState
+from .tasks.classification import ClassificationTask as ClassificationTask

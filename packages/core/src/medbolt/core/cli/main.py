@@ -1,0 +1,90 @@
+"""Entry point of ``medbolt``: find the subcommand, run it, and answer a user's mistake with one sentence."""
+
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib.metadata import entry_points, version
+
+from medbolt.core.cli.command import Command
+from medbolt.core.errors import UserError, did_you_mean
+
+_TRAINER_COMMANDS = {
+    "fit": "Train, and validate along the way.",
+    "validate": "Evaluate on the validation split.",
+    "test": "Evaluate on the test split.",
+    "predict": "Predict the test split.",
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run ``medbolt``.
+
+    Args:
+        args: Command line without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake of the user, told in one sentence on standard error. With the environment
+        variable ``MEDBOLT_TRACEBACK=1`` the traceback is shown instead.
+    """
+    try:
+        return _dispatch(None if args is None else list(args))
+    except Exception as error:
+        message = _sentence(error)
+        if message is None or os.environ.get("MEDBOLT_TRACEBACK") == "1":
+            raise
+        sys.stderr.write(f"medbolt: error: {message}\n")
+        return 2
+
+
+def _dispatch(given: list[str] | None) -> int:
+    args = sys.argv[1:] if given is None else given
+    if args and args[0] in _TRAINER_COMMANDS:
+        from medbolt.core.cli.lightning import run
+
+        run(given)
+        return 0
+    commands = {point.name: point for point in entry_points(group="medbolt.commands")}
+    if args and args[0] in commands:
+        command: Command = commands[args[0]].load()
+        parser = ArgumentParser(f"medbolt {command.name}", description=command.help)
+        command.configure(parser)
+        return command.run(parser.parse_args(args[1:]))
+    if args and not args[0].startswith("-"):
+        near = did_you_mean(args[0], [*_TRAINER_COMMANDS, *commands])
+        raise UserError(f"there is no subcommand '{args[0]}'{near}; medbolt --help lists them.")
+    contributed = {name: point.load().help for name, point in sorted(commands.items())}
+    parser = _overview(_TRAINER_COMMANDS | contributed)
+    parser.parse_args(args)
+    parser.print_help()
+    return 0
+
+
+def _overview(commands: dict[str, str]) -> ArgumentParser:
+    rows = "\n".join(f"  {name:<10}{text}" for name, text in commands.items())
+    parser = ArgumentParser(
+        "medbolt",
+        usage="medbolt SUBCOMMAND ...",
+        description=f"Robust medical-image models on PyTorch Lightning.\n\nsubcommands:\n{rows}",
+        epilog="medbolt SUBCOMMAND --help tells more. Configuration layers compose:\n"
+        "  medbolt fit -c lightning_configs/quickstart.yaml --trainer.max_epochs 3",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"medbolt-core {version('medbolt-core')}")
+    return parser
+
+
+def _sentence(error: Exception) -> str | None:
+    """Return what to tell the user, or ``None`` for an error that is not the user's."""
+    if isinstance(error, UserError):
+        # a loader's worker sends its traceback along; the sentence is its last line
+        return str(error).rsplit("UserError: ", 1)[-1].strip()
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: '{error.filename}'."
+    if type(error).__name__ == "MisconfigurationException":
+        return str(error).strip()
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

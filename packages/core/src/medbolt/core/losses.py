@@ -1,0 +1,69 @@
+"""What every loss shares: the reduction, the probability of the target, and being told the class counts."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def reduce(losses: Tensor, reduction: str) -> Tensor:
+    """Reduce per-sample losses.
+
+    Args:
+        losses: Losses of any shape.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        ValueError: for another reduction.
+
+    Example:
+        >>> reduce(torch.tensor([1.0, 3.0]), "mean")
+        tensor(2.)
+    """
+    if reduction == "mean":
+        return losses.mean()
+    if reduction == "sum":
+        return losses.sum()
+    if reduction == "none":
+        return losses
+    raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def target_probability(logits: Tensor, target: Tensor, log: bool = False) -> Tensor:
+    r"""Return the probability that softmax gives the target, in float32.
+
+    .. math:: p_{i,y_i} \quad\text{or, for soft targets,}\quad \sum_c t_{ic}\, p_{ic}
+
+    Args:
+        logits: (B, C, ...) float of any precision.
+        target: (B, ...) int64 class indices, or (B, C, ...) float probabilities.
+        log: Return the logarithm, computed without leaving log space.
+
+    Returns:
+        (B, ...) float32.
+
+    Example:
+        >>> target_probability(torch.zeros(1, 4), torch.tensor([2]))
+        tensor([0.2500])
+    """
+    log_p = logits.float().log_softmax(1)
+    if target.is_floating_point():
+        log_target = (log_p + target.float().log()).logsumexp(1)
+    else:
+        log_target = log_p.gather(1, target.unsqueeze(1)).squeeze(1)
+    return log_target if log else log_target.exp()
+
+
+def tell_class_counts(criterion: nn.Module, class_counts: Sequence[int]) -> None:
+    """Tell every loss in a criterion that asks for them the training samples of each class.
+
+    A loss asks by having a method ``set_class_counts``; one that was given counts by the user ignores the call.
+
+    Example:
+        >>> tell_class_counts(nn.CrossEntropyLoss(), [10, 3])  # asks for nothing
+    """
+    for module in criterion.modules():
+        if callable(tell := getattr(module, "set_class_counts", None)):
+            tell(class_counts)

@@ -1,0 +1,1 @@
+"""Metrics with reducible states where torchmetrics has none, and the default collections of the tasks."""

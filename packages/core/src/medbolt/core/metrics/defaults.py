@@ -1,0 +1,69 @@
+"""The metrics that say something about imbalanced medical data, by kind of task."""
+
+from typing import Literal
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics import classification as tm
+
+from medbolt.core.metrics.balanced_accuracy import BalancedAccuracy
+
+TaskKind = Literal["multiclass", "binary", "multilabel", "ordinal"]
+
+
+def classification_metrics(task: TaskKind, num_classes: int) -> MetricCollection:
+    """Return the default metrics of a task; they take probabilities and targets.
+
+    ===========  =======================================================================================
+    multiclass   accuracy, balanced_accuracy, auroc (macro, one against rest), ece (15 bins)
+    ordinal      the same and qwk (quadratic weighted kappa)
+    binary       accuracy, balanced_accuracy, auroc, average_precision, ece
+    multilabel   auroc, average_precision and f1, each the mean over labels
+    ===========  =======================================================================================
+
+    Args:
+        task: Kind of task.
+        num_classes: Number of classes or labels.
+
+    Example:
+        >>> sorted(classification_metrics("ordinal", 5))
+        ['accuracy', 'auroc', 'balanced_accuracy', 'ece', 'qwk']
+    """
+    if task == "binary":
+        return MetricCollection(
+            {
+                "accuracy": tm.BinaryAccuracy(),
+                "balanced_accuracy": BinaryBalancedAccuracy(),
+                "auroc": tm.BinaryAUROC(),
+                "average_precision": tm.BinaryAveragePrecision(),
+                "ece": tm.BinaryCalibrationError(),
+            }
+        )
+    if task == "multilabel":
+        return MetricCollection(
+            {
+                "auroc": tm.MultilabelAUROC(num_classes),
+                "average_precision": tm.MultilabelAveragePrecision(num_classes),
+                "f1": tm.MultilabelF1Score(num_classes),
+            }
+        )
+    metrics = {
+        "accuracy": tm.MulticlassAccuracy(num_classes, average="micro"),
+        "balanced_accuracy": BalancedAccuracy(num_classes),
+        "auroc": tm.MulticlassAUROC(num_classes),
+        "ece": tm.MulticlassCalibrationError(num_classes),
+    }
+    if task == "ordinal":
+        metrics["qwk"] = tm.MulticlassCohenKappa(num_classes, weights="quadratic")
+    return MetricCollection(metrics)
+
+
+class BinaryBalancedAccuracy(BalancedAccuracy):
+    """Balanced accuracy of the positive class's probability, (B,), at the threshold 1/2."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        super().update((prediction > 0.5).long(), target)
