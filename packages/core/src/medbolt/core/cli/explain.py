@@ -38,7 +38,7 @@ def explain(message: str) -> str:
         return f"no module '{missing[1]}' is installed or in the working directory, which class_path names."
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     expected = [kind for kind in re.findall(r"Expected a <class '([\w.]+)'>", message) if kind != "NoneType"]
-    value = re.search(r"Given value: ([^\s{].*?)(\. Got value|$)", message, re.MULTILINE)
+    value = re.search(r"(?:Given|Got) value: ([^\s{N].*?)(?:\. Got value|$)", message, re.MULTILINE)
     if keys and expected and value:
         return f"'{keys[-1]}' must be {' or '.join(dict.fromkeys(expected))}, got {value[1]!r}."
     problem = message.split("Problem with given class_path")[-1].split("- Expected a <class 'NoneType'>")[0]

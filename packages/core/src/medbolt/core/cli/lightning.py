@@ -3,7 +3,9 @@
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -25,6 +27,9 @@ class MedboltCLI(LightningCLI):
         for target in ("model.init_args.num_classes", "model.init_args.model.init_args.num_classes"):
             parser.link_arguments("data.num_classes", target, apply_on="instantiate")
 
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: LightningCLI would let a checkpoint's hyper-parameters silently beat the user's configuration."""
+
 
 def run(args: Sequence[str] | None = None) -> MedboltCLI:
     """Parse a command line of a trainer subcommand (``sys.argv`` by default) and run it.
@@ -36,6 +41,7 @@ def run(args: Sequence[str] | None = None) -> MedboltCLI:
     """
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
+    given = list(sys.argv[1:] if args is None else args)
     raising = {"exit_on_error": False}
     try:
         return MedboltCLI(
@@ -46,13 +52,19 @@ def run(args: Sequence[str] | None = None) -> MedboltCLI:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"logger": [_logger("CSVLogger"), _logger("TensorBoardLogger")]},
+            trainer_defaults={"logger": [_logger("CSVLogger", ""), _logger("TensorBoardLogger", "tensorboard")]},
             parser_kwargs={**raising, **dict.fromkeys(("fit", "validate", "test", "predict"), raising)},
             args=None if args is None else list(args),
         )
     except ArgumentError as error:
         raise UserError(explain(str(error))) from error
+    except UnpicklingError as error:
+        checkpoint = next((value for flag, value in pairwise(given) if flag == "--ckpt_path"), "")
+        raise UserError(
+            f"checkpoint '{checkpoint}' is damaged or holds pickled Python objects, which could run code when loaded; "
+            "use a checkpoint of tensors and plain values."
+        ) from error
 
 
-def _logger(name: str) -> dict[str, Any]:
-    return {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": {"save_dir": "runs"}}
+def _logger(kind: str, folder: str) -> dict[str, Any]:
+    return {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": {"save_dir": "runs", "name": folder}}

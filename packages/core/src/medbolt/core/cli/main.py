@@ -81,6 +81,8 @@ def _sentence(error: Exception) -> str | None:
         return str(error).rsplit("UserError: ", 1)[-1].strip()
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: '{error.filename}'."
+    if isinstance(error, FileNotFoundError):
+        return f"{error}."
     if type(error).__name__ == "MisconfigurationException":
         return str(error).strip()
     return None

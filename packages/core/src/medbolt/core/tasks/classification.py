@@ -58,6 +58,8 @@ class ClassificationTask(LightningModule):
         if task == "binary" and num_classes != 2:
             raise ValueError(f"a binary task has 2 classes, got num_classes={num_classes}")
         self.save_hyperparameters(ignore=["model", "criterion", "optimizer", "scheduler"])
+        if "_instantiator" in self.hparams:  # LightningCLI's parsed values are plain and rebuild the objects on load
+            self.save_hyperparameters()
         self.model = model
         self.num_classes = num_classes
         self.task: TaskKind = task

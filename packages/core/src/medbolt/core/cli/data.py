@@ -1,0 +1,119 @@
+"""``medbolt data``: look at data before training, and prepare them for fast reading."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medbolt.core.cli.command import Command
+from medbolt.core.errors import UserError
+
+if TYPE_CHECKING:
+    from medbolt.core.data.base import ImageDataModule
+
+
+def _configure(parser: ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="check|prepare")
+    check = actions.add_parser("check", help="find missing images, duplicates, leakage and bad labels")
+    check.add_argument("manifest", help="CSV or Parquet file with one image a row")
+    _add_image_arguments(check)
+    check.add_argument("--label", nargs="+", help="column of the class, or columns of findings (default: label)")
+    check.add_argument("--class-names", nargs="+", help="the allowed labels (default: any)")
+    check.add_argument("--group", help="column of patients or lesions (default: group)")
+    check.add_argument("--split", help="column of train, val and test (default: split)")
+    check.add_argument("--output", type=Path, help="write an HTML page with pictures to this file")
+    prepare = actions.add_parser("prepare", help="decode, crop and resize once, into a store that data modules read")
+    prepare.add_argument("source", help="CSV or Parquet manifest, folder of class folders, or YAML with a data section")
+    _add_image_arguments(prepare)
+    prepare.add_argument("--mask", help="column or pattern that names masks")
+    prepare.add_argument("--output", type=Path, required=True, help="folder of the store")
+    prepare.add_argument("--size", type=int, default=224, help="height and width in pixels (default: 224)")
+    prepare.add_argument("--crop-circle", action="store_true", help="crop fundus photographs to their field of view")
+
+
+def _add_image_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--image", default="image", help="column that names the images, or 'images.zip/{image_id}.jpg'")
+    parser.add_argument("--root", help="folder that the names are relative to (default: the manifest's)")
+    parser.add_argument("--id", help="column of unique names")
+    workers = min(8, os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=workers, help=f"processes that decode (default: {workers})")
+
+
+def _run(arguments: Namespace) -> int:
+    return _check(arguments) if arguments.action == "check" else _prepare(arguments)
+
+
+def _check(arguments: Namespace) -> int:
+    from medbolt.core.data.check import check_manifest
+    from medbolt.core.data.check_report import render_text, write_html
+
+    labels = arguments.label
+    check = check_manifest(
+        arguments.manifest,
+        arguments.image,
+        label=labels[0] if labels and len(labels) == 1 else labels,
+        root=arguments.root,
+        class_names=arguments.class_names,
+        id=arguments.id,
+        group=arguments.group,
+        split=arguments.split,
+        workers=arguments.workers,
+    )
+    sys.stdout.write(render_text(check))
+    if arguments.output is not None:
+        write_html(check, arguments.output)
+        sys.stdout.write(f"\nwritten: {arguments.output}\n")
+    return 1 if check.has_errors else 0
+
+
+def _prepare(arguments: Namespace) -> int:
+    from medbolt.core.data.prepare import prepare
+
+    data = _data_module(arguments)
+    plan = prepare(data, arguments.output, arguments.size, arguments.crop_circle, arguments.workers)
+    sys.stdout.write(
+        f"{len(plan.ids)} images of {arguments.size} pixels ({plan.size / 1e6:.0f} MB) are in {arguments.output}; "
+        f"read them with data.init_args.store: {arguments.output}\n"
+    )
+    return 0
+
+
+def _data_module(arguments: Namespace) -> "ImageDataModule":
+    from medbolt.core.data.folder import FolderDataModule
+    from medbolt.core.data.locate import locate
+    from medbolt.core.data.table import TableDataModule
+
+    source = locate(arguments.source)
+    if source.suffix in (".yaml", ".yml"):
+        return _configured(source)
+    if source.is_dir():
+        return FolderDataModule(source)
+    return TableDataModule(
+        source, arguments.image, label=None, root=arguments.root, id=arguments.id, mask=arguments.mask
+    )
+
+
+def _configured(path: Path) -> "ImageDataModule":
+    import yaml
+    from jsonargparse import ArgumentError
+    from jsonargparse import ArgumentParser as TypedParser
+
+    from medbolt.core.cli.explain import explain
+    from medbolt.core.data.base import ImageDataModule
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no valid YAML ({str(error).splitlines()[0]}); correct it.") from error
+    if not isinstance(content, dict) or "data" not in content:
+        raise UserError(f"{path} has no data section; it must name a data module.")
+    parser = TypedParser(exit_on_error=False)
+    parser.add_subclass_arguments(ImageDataModule, "data")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"data": content["data"]}))["data"]
+    except ArgumentError as error:
+        raise UserError(f"{path}: {explain(str(error))}") from error
+
+
+command = Command("data", "Check data, and prepare them for fast reading.", _configure, _run)

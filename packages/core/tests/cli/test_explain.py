@@ -1,0 +1,33 @@
+from medbolt.core.cli.explain import explain
+
+
+def test_unknown_key_of_a_class():
+    message = """Parser key "model":
+      - Problem with given class_path 'medbolt.core.TimmClassifier':
+          Option 'pretained' is not accepted"""
+    assert explain(message) == (
+        "unknown configuration key 'pretained' of medbolt.core.TimmClassifier (did you mean 'pretrained'?)."
+    )
+
+
+def test_unknown_section():
+    assert "'dat.class_path' (did you mean 'data'?)" in explain(
+        "Subcommand 'fit' does not accept option 'dat.class_path'"
+    )
+
+
+def test_wrong_type_names_key_and_value():
+    message = """Parser key "lr":
+        Subtypes: [<class 'float'>]
+        Errors:
+          - Expected a <class 'float'>
+          - Expected a <class 'NoneType'>
+        Given value type: <class 'str'>
+        Given value: high"""
+    assert explain(message) == "'lr' must be float, got 'high'."
+
+
+def test_anything_else_is_flattened_and_shortened():
+    text = explain("something\n   went\n wrong " + "x" * 1000)
+    assert text.startswith("something went wrong x")
+    assert len(text) < 420

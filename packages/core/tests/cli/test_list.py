@@ -1,0 +1,17 @@
+from medbolt.core.cli.main import main
+
+
+def test_lists_every_export_with_one_line(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("medbolt.core 0.")
+    (row,) = [line for line in lines if line.split()[:1] == ["TimmClassifier"]]
+    assert "linear head" in row or "timm network" in row
+    assert all(len(line.split()) > 2 for line in lines[1:])
+
+
+def test_shows_only_what_contains_a_word(capsys):
+    main(["list", "callback"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert "ObjectiveCallback" in names
+    assert "TimmClassifier" not in names

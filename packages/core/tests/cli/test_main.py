@@ -1,0 +1,108 @@
+import pickle
+import re
+import subprocess
+import sys
+
+import pytest
+
+from medbolt.core import UserError
+from medbolt.core.cli.main import main
+
+
+def said(capsys) -> str:
+    """Return the one line on standard error that is medbolt's."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("medbolt: error: ")]
+    assert len(lines) == 1
+    return lines[0].removeprefix("medbolt: error: ")
+
+
+def test_help_names_every_subcommand(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name}" in text for name in ("fit", "validate", "test", "predict", "data", "list"))
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from medbolt.core.cli.main import main; main([]);"
+        "heavy = {'torch', 'lightning', 'pandas', 'timm', 'jsonargparse'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("medbolt-core 0.")
+
+
+def test_an_unknown_subcommand_is_answered_with_the_nearest(capsys):
+    assert main(["fot"]) == 2
+    assert said(capsys) == "there is no subcommand 'fot' (did you mean 'fit'?); medbolt --help lists them."
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"data": {"init_args": {"batchsize": 3}}},
+            "unknown configuration key 'batchsize' of .*OwnData .*'batch_size'",
+        ),
+        (
+            {"trainer": {"max_epoch": 3}},
+            r"unknown configuration key 'trainer.max_epoch' \(did you mean 'trainer.max_epochs",
+        ),
+        (
+            {"model": {"class_path": "medbolt.core.ClasificationTask"}},
+            r"medbolt.core has no class .*'ClassificationTask'\?",
+        ),
+        ({"model": {"class_path": "nowhere.Task"}}, "no module 'nowhere' is installed"),
+        ({"data": {"init_args": {"batch_size": "many"}}}, "'batch_size' must be int, got 'many'"),
+        ({"data": {"init_args": {"classes": 20}}}, "classes 'class 16', 'class 17'.* without training samples"),
+        ({"data": {"init_args": {"broken": True}}}, r"^image \d+.png cannot be read; replace it.$"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(changes, sentence, config, capsys):
+    assert main(["fit", "-c", config(**changes)]) == 2
+    message = said(capsys)
+    assert re.search(sentence, message), message
+
+
+def test_an_error_in_a_loading_process_is_the_same_sentence(config, capsys):
+    path = config(data={"init_args": {"broken": True, "num_workers": 1}})
+    assert main(["fit", "-c", path]) == 2
+    assert said(capsys).endswith(".png cannot be read; replace it.")
+
+
+def test_missing_files_are_named(config, capsys):
+    path = config()
+    assert main(["fit", "-c", "nowhere.yaml"]) == 2
+    assert "nowhere.yaml" in said(capsys)
+    assert main(["test", "-c", path, "--ckpt_path", "nowhere.ckpt"]) == 2
+    assert "nowhere.ckpt" in said(capsys)
+
+
+def test_a_checkpoint_with_pickled_objects_is_refused(config, capsys, tmp_path):
+    (tmp_path / "evil.ckpt").write_bytes(pickle.dumps({"state_dict": {}, "path": tmp_path}))
+    assert main(["test", "-c", config(), "--ckpt_path", "evil.ckpt"]) == 2
+    assert "evil.ckpt" in said(capsys)
+
+
+def test_an_output_folder_that_is_not_writable_is_named(config, capsys, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    assert main(["fit", "-c", config()]) == 2
+    assert "runs" in said(capsys)
+
+
+def test_bugs_and_the_wish_for_a_traceback_are_not_hidden(monkeypatch):
+    def fail(given):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("medbolt.core.cli.main._dispatch", fail)
+    with pytest.raises(ZeroDivisionError):
+        main([])
+    monkeypatch.undo()
+    monkeypatch.setenv("MEDBOLT_TRACEBACK", "1")
+    with pytest.raises(UserError):
+        main(["fot"])
