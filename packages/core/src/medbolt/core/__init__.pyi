@@ -2,9 +2,14 @@ from . import stats as stats
 from .data.base import DataModuleWrapper as DataModuleWrapper
 from .data.base import ImageDataModule as ImageDataModule
 from .data.dataset import ImageDataset as ImageDataset
+from .data.folder import FolderDataModule as FolderDataModule
 from .data.indexed import Indexed as Indexed
 from .data.loader import ResumableDataLoader as ResumableDataLoader
+from .data.medmnist import MedMNISTDataModule as MedMNISTDataModule
 from .data.sampler import EpochSampler as EpochSampler
+from .data.subset import Subset as Subset
+from .data.synthetic_fundus import SyntheticFundusDataModule as SyntheticFundusDataModule
+from .data.table import TableDataModule as TableDataModule
 from .data.transforms import EvaluationTransform as EvaluationTransform
 from .data.transforms import TrainingTransform as TrainingTransform
 from .errors import UserError as UserError
@@ -18,5 +23,8 @@ from .metrics.defaults import classification_metrics as classification_metrics
 from .models.timm_classifier import TimmClassifier as TimmClassifier
 from .objective.callback import ObjectiveCallback as ObjectiveCallback
 from .objective.step import TrainingStep as TrainingStep
+from .predictions.callback import PredictionTable as PredictionTable
 from .random_state import RandomState as RandomState
+from .report.callback import Report as Report
+from .synthetic.fundus import SyntheticFundus as SyntheticFundus
 from .tasks.classification import ClassificationTask as ClassificationTask

@@ -131,10 +131,13 @@ class ImageDataModule(LightningDataModule):
         """Check the splits that the stage needs."""
         needed: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
         for split in needed.get(stage, ("test",)):
-            if len(self.dataset(split)) == 0:
+            dataset = self.dataset(split)
+            if len(dataset) == 0:
                 raise UserError(
                     f"the {split} split of {type(self).__name__} is empty; give it samples or another rule."
                 )
+            self._check_labels(split, dataset)
+            dataset.images[int(dataset.rows[0])]  # an array is read here once and shared with the workers
         if stage == "fit" and (targets := self.dataset("train").targets) is not None and targets.ndim == 1:
             empty = [name for name, count in zip(self.class_names, self.class_counts, strict=True) if count == 0]
             if empty:
@@ -204,6 +207,18 @@ class ImageDataModule(LightningDataModule):
     @property
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0
+
+    def _check_labels(self, split: Split, dataset: ImageDataset) -> None:
+        if dataset.targets is None or dataset.targets.ndim != 1:
+            return
+        wrong = ((dataset.targets < 0) | (dataset.targets >= self.num_classes)).nonzero()
+        if len(wrong):
+            row = int(wrong[0])
+            raise UserError(
+                f"sample '{dataset.ids[row]}' of the {split} split has label {int(dataset.targets[row])}, but "
+                f"{type(self).__name__} has {self.num_classes} classes, 0 to {self.num_classes - 1}; correct the label "
+                "or add its class."
+            )
 
     def _eval_loader(self, split: Split) -> ResumableDataLoader:
         sampler = EpochSampler(self.dataset(split), False, self.seed, self._world_size, self._rank)

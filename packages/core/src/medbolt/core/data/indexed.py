@@ -12,6 +12,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from medbolt.core.errors import UserError
 
+_FORWARDED = (
+    "prepare_data",
+    "val_dataloader",
+    "test_dataloader",
+    "predict_dataloader",
+    "state_dict",
+    "load_state_dict",
+    "on_exception",
+)
+
 
 class Indexed(LightningDataModule):
     """Wrap a LightningDataModule whose batches carry no index, so that per-sample methods work with it.
@@ -37,6 +47,9 @@ class Indexed(LightningDataModule):
         self.data = data
         self.batch_index: Tensor | None = None
         self._samples: Any = None
+        self.prepare_data_per_node = data.prepare_data_per_node
+        for hook in _FORWARDED:  # as attributes, for Lightning looks which hooks a data module overrides
+            setattr(self, hook, getattr(data, hook))
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the wrapped data module."""
@@ -55,13 +68,9 @@ class Indexed(LightningDataModule):
         train = self._train_set()
         digest = hashlib.sha256(str(len(train)).encode())
         targets = getattr(train, "targets", None)
-        if targets is not None:
-            digest.update(torch.as_tensor(targets).cpu().numpy().tobytes())
+        if targets is not None:  # a tensor, an array or a list, of anything
+            digest.update(repr(targets.tolist() if hasattr(targets, "tolist") else list(targets)).encode())
         return digest.hexdigest()
-
-    def prepare_data(self) -> None:
-        """Prepare the wrapped data module."""
-        self.data.prepare_data()
 
     def setup(self, stage: str) -> None:
         """Set up the wrapped data module, which sees the same trainer."""
@@ -77,18 +86,6 @@ class Indexed(LightningDataModule):
         """Return the wrapped training loader with indices in its batches."""
         return _with_index(self._train_loader())
 
-    def val_dataloader(self) -> Any:
-        """Return the wrapped validation loaders."""
-        return self.data.val_dataloader()
-
-    def test_dataloader(self) -> Any:
-        """Return the wrapped test loaders."""
-        return self.data.test_dataloader()
-
-    def predict_dataloader(self) -> Any:
-        """Return the wrapped prediction loaders."""
-        return self.data.predict_dataloader()
-
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Take the index off a training batch; then do as the wrapped data module, or the module, does."""
         if isinstance(batch, _IndexedBatch):
@@ -102,14 +99,6 @@ class Indexed(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Do as the wrapped data module, or the module, does."""
         return self._hook("on_after_batch_transfer")(batch, dataloader_idx)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the wrapped data module's state."""
-        return self.data.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the wrapped data module's state."""
-        self.data.load_state_dict(state_dict)
 
     def _hook(self, name: str) -> Callable[..., Any]:
         """Return the hook Lightning would call without this wrapper: the data module's if it has its own."""
@@ -162,16 +151,22 @@ def _with_index(loader: DataLoader[Any]) -> DataLoader[Any]:
         raise UserError("Indexed needs a DataLoader that batches; give it a batch_size.")
     own_batches = {"batch_sampler": loader.batch_sampler}
     batches = {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
-    return type(loader)(  # pyright: ignore[reportCallIssue]
-        _IndexedSet(loader.dataset),
-        **(own_batches if loader.batch_size is None else batches),  # pyright: ignore[reportArgumentType]
-        num_workers=loader.num_workers,
-        collate_fn=_IndexedCollate(loader.collate_fn),
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-    )
+    try:
+        return type(loader)(  # pyright: ignore[reportCallIssue]
+            _IndexedSet(loader.dataset),
+            **(own_batches if loader.batch_size is None else batches),  # pyright: ignore[reportArgumentType]
+            num_workers=loader.num_workers,
+            collate_fn=_IndexedCollate(loader.collate_fn),
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            generator=loader.generator,
+            prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
+        )
+    except TypeError as error:
+        raise UserError(
+            f"Indexed cannot make a {type(loader).__name__} over indexed samples, as it does not take the arguments of "
+            f"DataLoader ({error}); return a plain DataLoader, or yield the index in the batches yourself."
+        ) from error

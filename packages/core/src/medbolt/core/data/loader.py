@@ -14,7 +14,8 @@ class ResumableDataLoader(DataLoader[dict[str, Any]]):
     Lightning saves the state of a loader that has ``state_dict`` and ``load_state_dict``. The order and the draws are
     functions of (seed, epoch), so the epoch and the number of batches handed out are all there is to know, and they are
     the same on every process. A restored position counts only in its own epoch: an epoch that ended early by
-    ``limit_train_batches`` is not continued.
+    ``limit_train_batches`` is not continued. With another sampler, which Lightning puts in for ``overfit_batches``, it
+    is a plain loader.
 
     It takes the arguments of :class:`~torch.utils.data.DataLoader`. Workers start at the first batch, not before, so
     that the sampler knows its epoch by then.
@@ -26,21 +27,25 @@ class ResumableDataLoader(DataLoader[dict[str, Any]]):
         [tensor([4, 5])]
     """
 
-    sampler: EpochSampler  # pyright: ignore[reportIncompatibleVariableOverride]
     _batches = 0
     _restored: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Yield the batches of the epoch, or its remainder after :meth:`load_state_dict`."""
         restored, self._restored = self._restored, None
-        self._batches = restored["batches"] if restored and restored["epoch"] == self.sampler.epoch else 0
-        self.sampler.start = self._batches * (self.batch_size or 1)
+        self._batches = 0
+        if isinstance(self.sampler, EpochSampler):
+            if restored and restored["epoch"] == self.sampler.epoch:
+                self._batches = restored["batches"]
+            self.sampler.start = self._batches * (self.batch_size or 1)
         for batch in super().__iter__():
             self._batches += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and the number of its batches handed out so far."""
+        if not isinstance(self.sampler, EpochSampler):
+            return {}
         return {"epoch": self.sampler.epoch, "batches": self._batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

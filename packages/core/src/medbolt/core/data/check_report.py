@@ -1,0 +1,61 @@
+"""A manifest's check as text for the terminal and as one HTML page with pictures."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+from PIL import Image
+
+from medbolt.core.data.check import ManifestCheck
+from medbolt.core.files import atomic_write
+
+_SIDE = 128  # pixels of a picture in the page
+
+
+def render_text(check: ManifestCheck) -> str:
+    """Return the counts and the findings as plain text.
+
+    Example:
+        >>> from medbolt.core.data.check import check_manifest
+        >>> print(render_text(check_manifest("metadata.csv")))  # doctest: +SKIP
+        metadata.csv: 4 images, 1 error, 0 warnings
+        ...
+    """
+    lines = [_summary(check), "", check.class_counts.to_string(), ""]
+    lines += [f"{finding.severity.upper():<8} {finding.message}" for finding in check.findings]
+    return "\n".join(lines) + "\n"
+
+
+def write_html(check: ManifestCheck, path: Path | str) -> None:
+    """Write the counts, the findings and pictures of both into one self-contained page.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    page = environment.get_template("check.html.jinja").render(
+        check=check,
+        summary=_summary(check),
+        picture=lambda position: _data_uri(check, position),
+        name=lambda position: f"{check.images.references[position]}, {check.manifest.place(position)}",
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _summary(check: ManifestCheck) -> str:
+    errors = sum(finding.severity == "error" for finding in check.findings)
+    warnings = len(check.findings) - errors
+    return (
+        f"{check.manifest.path.name}: {len(check.manifest)} images, {errors} error{'' if errors == 1 else 's'}, "
+        f"{warnings} warning{'' if warnings == 1 else 's'}"
+    )
+
+
+def _data_uri(check: ManifestCheck, position: int) -> str:
+    image = Image.fromarray(check.images[position].permute(1, 2, 0).numpy())
+    image.thumbnail((_SIDE, _SIDE))
+    file = BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
