@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "lightning_configs"
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 DATA, MODEL = Path("data/synthetic_fundus.yaml"), Path("model/resnet10t.yaml")
-SMALL = {"medbolt.core.SyntheticFundusDataModule": {"num_train": 16, "num_val": 8, "num_test": 8, "image_size": 32}}
+SMALL = {"medbolt.core.SyntheticFundusDataModule": {"num_train": 100, "num_val": 8, "num_test": 8, "image_size": 32}}
 
 
 def layers(file: Path) -> list[Path]:
@@ -26,11 +26,17 @@ def layers(file: Path) -> list[Path]:
 
 def options(files: list[Path]) -> list[str]:
     """Return what makes a run short: one batch on one CPU process, of little data where it is generated."""
-    content = [yaml.safe_load((CONFIGS / file).read_text()) for file in files]
-    (class_path,) = {c["data"]["class_path"] for c in content if "class_path" in c.get("data", {})}
-    small = [f"--data.{name}={value}" for name, value in SMALL.get(class_path, {}).items()]
+    specs = [yaml.safe_load((CONFIGS / file).read_text()).get("data", {}) for file in files]
+    (spec,) = [spec for spec in specs if "class_path" in spec]
+    key = "--data"
+    while "data" in spec.get("init_args", {}):  # a wrapper: the options are those of what it wraps
+        spec, key = spec["init_args"]["data"], f"{key}.init_args.data"
+    small = {"batch_size": 4, **SMALL.get(spec["class_path"], {})}
     run = ["accelerator=cpu", "devices=1", "fast_dev_run=1", "enable_progress_bar=false", "precision=32-true"]
-    return [*small, "--data.batch_size=4", *(f"--trainer.{option}" for option in run)]
+    return [
+        *(f"{key}.init_args.{name}={value}" for name, value in small.items()),
+        *(f"--trainer.{option}" for option in run),
+    ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)

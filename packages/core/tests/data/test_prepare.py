@@ -114,16 +114,14 @@ def prepare_folder(source: Path, output: Path, workers: int) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_and_started_again_it_writes_the_same(tmp_path, noise, workers):
     (tmp_path / "images/a").mkdir(parents=True)
-    for i in range(30):
-        Image.fromarray(noise(i, 500, 500)).save(tmp_path / f"images/a/{i:02}.png", compress_level=1)
-    for i in range(30, 300):
-        (tmp_path / f"images/a/{i:03}.png").symlink_to(tmp_path / f"images/a/{i % 30:02}.png")
+    for i in range(150):
+        Image.fromarray(noise(i, 200, 300)).save(tmp_path / f"images/a/{i:03}.png", compress_level=1)
     prepare(FolderDataModule(tmp_path / "images"), tmp_path / "whole", size=64)
     arguments = (tmp_path / "images", tmp_path / "store", workers)
     process = multiprocessing.get_context("fork").Process(target=prepare_folder, args=arguments)
     process.start()
     array = tmp_path / "store/image.npy"
-    while process.is_alive() and not (array.exists() and array.stat().st_size > 1_000_000):
+    while process.is_alive() and not (array.exists() and array.stat().st_size > 400_000):
         time.sleep(0.01)
     process.kill()
     process.join()

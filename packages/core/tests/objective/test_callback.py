@@ -147,6 +147,26 @@ def test_an_attached_network_resumes(classifier, data, fitted, trainer, tmp_path
     torch.testing.assert_close(resumed.peer.state_dict(), whole.peer.state_dict(), rtol=0, atol=0)
 
 
+def test_a_checkpoint_saved_after_the_fit_holds_what_was_attached(classifier, data, trainer, tmp_path):
+    whole, pausing = WithPeer(), trainer(WithPeer(), epochs=2)
+    torch.manual_seed(0)
+    start = classifier().state_dict()
+
+    def module():
+        fresh = classifier()
+        fresh.load_state_dict(start)
+        return fresh
+
+    source = data()
+    source.train_dataloader = source.val_dataloader  # no shuffling
+    trainer(whole, epochs=3).fit(module(), datamodule=source)
+    pausing.fit(module(), datamodule=source)
+    pausing.save_checkpoint(tmp_path / "later.ckpt")
+    resumed = WithPeer()
+    trainer(resumed, epochs=3).fit(module(), datamodule=source, ckpt_path=tmp_path / "later.ckpt")
+    torch.testing.assert_close(resumed.peer.state_dict(), whole.peer.state_dict(), rtol=0, atol=0)
+
+
 def test_attached_parameters_without_an_optimizer_are_refused(classifier, data, fitted):
     class Selective(classifier):
         def configure_optimizers(self):
@@ -186,6 +206,24 @@ def test_an_absent_index_is_answered_with_the_remedy(classifier, data, fitted):
 
     with pytest.raises(UserError, match=r"carries no 'index'; wrap .*medbolt.core.Indexed\(datamodule\)"):
         fitted(classifier, data(), NeedsIndex())
+
+
+def test_a_criterion_that_training_does_not_call_is_refused(functional_classifier, data, fitted):
+    with pytest.raises(UserError, match="FunctionalClassifier never called its criterion 'criterion'"):
+        fitted(functional_classifier, data(), Tripled())
+
+
+def test_a_failure_before_setup_is_shown_as_it_is(classifier, data, fitted):
+    class Unset(Tripled):
+        def state_dict(self):
+            return super().state_dict() | {"threshold": self.threshold}
+
+    class NoData(data):
+        def setup(self, stage):
+            raise UserError("no such folder.")
+
+    with pytest.raises(UserError, match="no such folder"):
+        fitted(classifier, NoData(), Unset())
 
 
 def test_a_checkpoint_of_other_data_is_refused(classifier, data, fitted, trainer, tmp_path):

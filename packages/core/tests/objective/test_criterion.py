@@ -90,3 +90,29 @@ def test_a_criterion_that_couples_samples_is_refused_by_name():
 
     with pytest.raises(UserError, match="criterion Contrast is not the mean .* 'reduction'"):
         of(Contrast()).per_sample(LOGITS, TARGET)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.5]), reduction="none"),
+        nn.CrossEntropyLoss(ignore_index=1, reduction="none"),
+    ],
+)
+def test_unreduced_values_are_the_criterions_own(criterion):
+    adapted = of(criterion)
+    torch.testing.assert_close(adapted.reduce(adapted.per_sample(LOGITS, TARGET)), criterion(LOGITS, TARGET))
+
+
+def test_batchmean_is_the_mean_of_the_samples_sums():
+    criterion = nn.KLDivLoss(reduction="batchmean")
+    adapted = of(criterion)
+    given = LOGITS.log_softmax(1)
+    torch.testing.assert_close(adapted.reduce(adapted.per_sample(given, SOFT)), criterion(given, SOFT))
+
+
+def test_unreduced_values_that_are_no_samples_are_refused():
+    with pytest.raises(UserError, match=r"criterion BCEWithLogitsLoss returns \(4, 3\) values unreduced"):
+        of(nn.BCEWithLogitsLoss(reduction="none")).per_sample(LOGITS, SOFT)
+    with pytest.raises(UserError, match=r"binary_cross_entropy_with_logits returns \(4, 3\) values unreduced"):
+        of(F.binary_cross_entropy_with_logits, reduction="none").per_sample(LOGITS, SOFT)

@@ -143,3 +143,34 @@ def test_an_objective_may_use_the_criterion_itself(stacked):
     module, stack = stacked("criterion", Twice(1))
     stack.start(None, None)
     torch.testing.assert_close(module.criterion(LOGITS, TARGET), F.cross_entropy(LOGITS, TARGET))
+
+
+def test_a_call_without_a_target_is_refused(stacked):
+    module, stack = stacked("criterion", Scaled(1), criterion=lambda prediction, target=None: prediction.mean())
+    stack.start(None, None)
+    with pytest.raises(UserError, match="criterion 'criterion' was called without a target; objectives need"):
+        module.criterion(LOGITS)
+    stack.stop()
+    assert module.criterion(LOGITS) == LOGITS.mean()
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("criterion", "training_step of Classifier never called its criterion 'criterion', so objectives had no part"),
+        ("functional", "never called torch's 'cross_entropy', 'nll_loss', 'binary_cross_entropy_with_logits', "),
+    ],
+)
+def test_a_criterion_that_is_never_called_is_found(stacked, path, sentence):
+    module, stack = stacked(path, Scaled(1))
+    stack.require_use()  # no batch has run yet
+    stack.start(None, None)
+    stack.stop()
+    with pytest.raises(UserError, match=sentence):
+        stack.require_use()
+    stack.start(None, None)
+    (F.cross_entropy if path == "functional" else module.criterion)(LOGITS, TARGET)
+    stack.stop()
+    stack.start(None, None)  # one batch of several is enough
+    stack.require_use()
+    stack.stop()

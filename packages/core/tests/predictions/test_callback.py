@@ -181,6 +181,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from medbolt.core.errors import UserError
 from medbolt.core.predictions import PredictionTable
+from medbolt.core.report import Report
 
 
 class Foreign(LightningModule):
@@ -201,8 +202,8 @@ class OnlyOnTheFirst(IterableDataset):
             yield {"image": torch.zeros(3), "target": 0, "index": i, "id": f"img{i}"}
 
 
-def trainer(**options):
-    table = PredictionTable(**options)
+def trainer(kind=PredictionTable, **options):
+    table = kind(**options)
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     return Trainer(accelerator="cpu", devices=2, strategy="ddp", callbacks=[table], default_root_dir=folder, **quiet)
 
@@ -211,7 +212,7 @@ if __name__ == "__main__":
     folder, samples = sys.argv[1], 7
     x = torch.arange(3.0 * samples).reshape(samples, 3) / samples
     loader = DataLoader(TensorDataset(x, torch.arange(samples) % 3), batch_size=2)
-    trainer().test(Foreign(), loader, verbose=False)
+    trainer(Report, replicates=20).test(Foreign(), loader, verbose=False)
     trainer().predict(Foreign(), loader, return_predictions=False)
     trainer(filename="first.parquet").test(Foreign(), DataLoader(OnlyOnTheFirst()), verbose=False)
     try:
@@ -236,6 +237,7 @@ def test_two_processes_write_every_sample_once(tmp_path):
         expected = (torch.arange(3.0 * samples).reshape(samples, 3) / samples).softmax(1)
         np.testing.assert_allclose(read.probability, expected, atol=1e-6)
         np.testing.assert_array_equal(read.target, np.arange(samples) % 3)
+    assert "7 samples" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(read_predictions(tmp_path / "first.parquet")) == 3
     assert not list(tmp_path.glob(".*.parquet")), "shards stayed behind"
     assert {path.name for path in tmp_path.glob("refused*")} == {"refused0", "refused1"}

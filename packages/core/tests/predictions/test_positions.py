@@ -27,7 +27,10 @@ def test_a_wrapped_sequential_sampler_is_known_and_a_wrapped_random_one_is_not()
         positions(DataLoader(DATA, sampler=unknown), processes=2)
 
 
-@pytest.mark.parametrize("loader", [DataLoader(DATA, shuffle=True), [1, 2, 3]])
+SHUFFLED = DataLoader(DATA, sampler=DistributedSampler(DATA, num_replicas=2, rank=0, shuffle=True))
+
+
+@pytest.mark.parametrize("loader", [DataLoader(DATA, shuffle=True), SHUFFLED, [1, 2, 3]])
 def test_an_unknown_order_is_numbered_as_it_comes_on_one_process_only(loader):
     numbers = positions(loader, processes=1)
     assert [next(numbers) for _ in range(3)] == [0, 1, 2]

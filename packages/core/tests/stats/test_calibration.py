@@ -29,7 +29,8 @@ def test_calibration_error_of_one_bin_is_confidence_minus_accuracy():
 
 def test_certainty_belongs_to_the_last_bin():
     assert calibration_error([0, 1], [[1.0, 0.0], [0.0, 1.0]]) == 0
-    assert reliability([0], [[1.0, 0.0]]).count[-1] == 1
+    assert calibration_error([1], [[1.0, 0.0]]) == 1
+    assert reliability([0], [[1.0, 0.0]], bins=4).count.tolist() == [0, 0, 0, 1]
 
 
 def test_reliability_bins_give_the_calibration_error():

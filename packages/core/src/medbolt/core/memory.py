@@ -66,11 +66,13 @@ class SampleMemory:
         """Write rows of a batch; every process calls it equally often between two merges.
 
         Args:
-            index: (B,) int64.
+            index: (B,) int64; none at all (B = 0) still counts as a write.
             values: By field name, (B, ...) of the field's row shape; detached and cast to the field's dtype.
         """
         index = index.to(self.seen.device)
         self._clock += 1
+        if not len(index):
+            return
         # Of equal indices in a batch all take the value of the last: a scatter with repeats is not deterministic.
         order = torch.arange(len(index), device=index.device)
         last = ((index[:, None] == index) * order).amax(1)

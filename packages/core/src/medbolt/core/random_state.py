@@ -18,8 +18,8 @@ class RandomState(Callback):
     NumPy and Python are seeded anew before each training batch and each epoch. Processes draw different numbers.
 
     medbolt's own data modules need it only for what happens inside the training step: their order and augmentation are
-    functions of (seed, epoch) already. For other data modules the epoch's seed covers shuffling and workers' seeds, at
-    epoch boundaries.
+    functions of (seed, epoch) already. For other data modules the epoch's seed covers shuffling and workers' seeds, for
+    checkpoints saved at the end of an epoch; not with ``persistent_workers``, whose generators outlive an epoch.
 
     Args:
         seed: Seed of the run. A checkpoint's seed wins when a run is resumed.
@@ -33,7 +33,11 @@ class RandomState(Callback):
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self._epoch = 0
+        self._epoch = 0  # that a checkpoint saved now continues with
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin with the trainer's epoch; a checkpoint's is restored after this."""
+        self._epoch = trainer.current_epoch
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed the first epoch's loader: Lightning makes its iterator before the epoch starts."""
@@ -41,15 +45,24 @@ class RandomState(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed the epoch."""
-        self._epoch = trainer.current_epoch
-        _seed_everything(self.seed, self._epoch, trainer.global_rank)
+        # A resumed epoch's iterator exists already and has drawn the numbers that the uninterrupted run drew after this.
+        if not trainer.fit_loop.is_resuming:
+            _seed_everything(self.seed, trainer.current_epoch, trainer.global_rank)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the batch."""
-        _seed_everything(self.seed, trainer.current_epoch, trainer.global_rank, batch_idx + 1)
+        self._epoch = trainer.current_epoch
+        _seed_everything(self.seed, self._epoch, trainer.global_rank, batch_idx + 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Name the epoch that a checkpoint saved from here on continues with: the next one after the last batch."""
+        if trainer.is_last_batch:
+            self._epoch = trainer.current_epoch + 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the epoch that a checkpoint saved from here on continues with."""
+        """Do so for an epoch that was cut short."""
         self._epoch = trainer.current_epoch + 1
 
     def state_dict(self) -> dict[str, Any]:

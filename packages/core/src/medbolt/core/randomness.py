@@ -26,7 +26,7 @@ def derive_seed(*parts: int) -> int:
     """
     state = 0x9E3779B97F4A7C15
     for part in parts:
-        state = (state ^ (part & _MASK)) & _MASK
+        state ^= int(part) & _MASK  # int: NumPy's integers cannot hold the mask
         state = (state + 0x9E3779B97F4A7C15) & _MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -111,7 +111,9 @@ def _configured(path: Path) -> "ImageDataModule":
     parser = TypedParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data")
     try:
-        return parser.instantiate_classes(parser.parse_object({"data": content["data"]}))["data"]
+        config = parser.parse_object({"data": content["data"]})
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
+        return instantiate(config)["data"]
     except ArgumentError as error:
         raise UserError(f"{path}: {explain(str(error))}") from error
 

@@ -65,6 +65,7 @@ class ImageDataModule(LightningDataModule):
         self.drop_last: bool | Literal["auto"] = drop_last
         self.store = None if store is None else Path(store)
         self._datasets: dict[Split, ImageDataset] = {}
+        self._is_restored = False
 
     @abstractmethod
     def load(self, split: Split) -> ImageDataset:
@@ -148,6 +149,12 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Return the shuffled, augmented training samples."""
+        if self.trainer is not None and self.trainer.fit_loop.is_resuming and not self._is_restored:
+            # Lightning hands on a state by the name of the class, and skips a data module of another one.
+            raise UserError(
+                f"the checkpoint was not trained on {type(self).__name__}; resume with the data it was trained on, or "
+                "start anew from its weights."
+            )
         dataset = self.dataset("train")
         share = len(dataset) // self._world_size
         if self.drop_last is True and share < self.batch_size:
@@ -199,6 +206,7 @@ class ImageDataModule(LightningDataModule):
                 "the checkpoint belongs to other training data (ids, labels or subset differ); resume with the data it "
                 "was trained on, or start anew from its weights."
             )
+        self._is_restored = True
 
     @property
     def _world_size(self) -> int:

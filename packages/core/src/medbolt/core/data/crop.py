@@ -25,8 +25,8 @@ def field_of_view(image: Tensor) -> Circle:
 
     The largest connected region brighter than a tenth of the image's bright level (95th percentile, any channel) is
     taken, its gaps filled, and a circle fitted to the part of its outline away from the frame, again and again without
-    what lies off the circle: labels, notches and dark crescents. Where that is no circle that agrees with the region, or the
-    region fills the frame, the circle around the region's bounding box is returned.
+    what lies off the circle: labels, notches and dark crescents. Where that is no circle that agrees with the region,
+    or the region fills the frame, the circle around the region's bounding box is returned.
 
     Args:
         image: (3, H, W) uint8.

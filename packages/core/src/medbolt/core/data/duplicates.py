@@ -1,5 +1,6 @@
 """Duplicate images, found by perceptual hashes and confirmed on thumbnails."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,7 @@ def find_duplicates(
 
 def _details(thumbnails: np.ndarray) -> np.ndarray:
     smooth = ndimage.gaussian_filter(thumbnails.astype(np.float32), sigma=(0, 2, 2))
-    details = _unit((thumbnails - smooth).reshape(len(thumbnails), -1))
+    details = _unit((thumbnails - smooth).reshape(len(thumbnails), math.prod(thumbnails.shape[1:])))
     return _unit(details - details.sum(0) / (len(details) + _PRIOR))
 
 

@@ -51,17 +51,29 @@ def prepare(
     if not splits:
         raise UserError(f"{type(data).__name__} has no images to prepare; give it some.")
     pictures = _Pictures(splits)
-    layers = {layer: list(picture.shape) for layer, picture in pictures[0].items()}
+    if isinstance(first := pictures[0], UserError):
+        raise first
+    layers = {layer: list(picture.shape) for layer, picture in first.items()}
     plan = StorePlan(_unique_ids(splits), layers, {"size": size, "crop_circle": crop_circle})
     with StoreWriter(Path(output), plan) as writer:
         rest = range(writer.start, len(pictures))
         loader = DataLoader(pictures, batch_size=None, sampler=rest, num_workers=workers if rest else 0)
-        for row in tqdm(loader, "preparing", len(pictures), initial=writer.start, unit="image", mininterval=0.5):
-            writer.append(row)
+        if (error := _write(writer, loader)) is not None:
+            raise error
     return plan
 
 
-class _Pictures(Dataset[dict[str, Tensor]]):
+def _write(writer: StoreWriter, loader: DataLoader[dict[str, Tensor] | UserError]) -> UserError | None:
+    """Write the rows up to the first error and return that: raised in here it would keep the workers alive."""
+    bar = tqdm(loader, "preparing", len(writer.plan.ids), initial=writer.start, unit="image", mininterval=0.5)
+    for row in bar:
+        if isinstance(row, UserError):
+            return row
+        writer.append(row)
+    return None
+
+
+class _Pictures(Dataset[dict[str, Tensor] | UserError]):
     """The image and layers of each sample, without the rest."""
 
     def __init__(self, splits: Sequence[ImageDataset]) -> None:
@@ -71,8 +83,11 @@ class _Pictures(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        sample = self.samples[position]
+    def __getitem__(self, position: int) -> dict[str, Tensor] | UserError:
+        try:
+            sample = self.samples[position]
+        except UserError as error:
+            return error
         return {layer: sample[layer] for layer in self.layers}
 
 

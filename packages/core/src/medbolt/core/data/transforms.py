@@ -62,6 +62,9 @@ class TrainingTransform(v2.Compose):
     Shapes:
         image (3, H, W) uint8 to (3, image_size, image_size) float32.
 
+    Raises:
+        ValueError: if ``flips`` is another word.
+
     Example:
         >>> TrainingTransform(32)(torch.zeros(3, 40, 60, dtype=torch.uint8)).dtype
         torch.float32
@@ -80,6 +83,8 @@ class TrainingTransform(v2.Compose):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
+        if flips not in ("none", "horizontal", "vertical", "both"):
+            raise ValueError(f"flips must be 'none', 'horizontal', 'vertical' or 'both', got {flips!r}")
         steps: list[v2.Transform] = []
         if image_size is not None and tuple(crop_scale) != (1.0, 1.0):
             steps.append(v2.RandomResizedCrop((image_size, image_size), crop_scale, ratio=(0.9, 1.1), antialias=True))

@@ -32,7 +32,8 @@ class ObjectiveCallback(Callback):
         features: Dotted attribute of the layer whose output ``step.features`` gives.
 
     Raises:
-        UserError: at ``fit``, if the criterion attribute does not exist (the message lists candidates).
+        UserError: at ``fit``, if the criterion attribute does not exist (the message lists candidates), or if
+            ``training_step`` does not call it in the first epoch.
 
     Example:
         >>> class Bootstrap(ObjectiveCallback):  # soft bootstrapping, arXiv 1412.6596
@@ -51,7 +52,7 @@ class ObjectiveCallback(Callback):
         self._stack: ObjectiveStack | None = None
         self._captured: Captured | None = None
         self._attachments: dict[str, Attachment] = {}
-        self._state_at_failure: dict[str, Any] | None = None
+        self._final_state: dict[str, Any] | None = None  # of a fit that is over, for checkpoints saved afterwards
 
     def objective(self, step: TrainingStep) -> Tensor:
         """Return per-sample losses, (B,), differentiable with respect to ``step.logits``."""
@@ -96,7 +97,7 @@ class ObjectiveCallback(Callback):
         if stage != "fit":
             return
         self._release()
-        self._state_at_failure = None
+        self._final_state = None
         others = [c for c in trainer.callbacks if isinstance(c, ObjectiveCallback) and c.criterion == self.criterion]  # pyright: ignore[reportAttributeAccessIssue]
         stacks = [c._stack for c in others if c._stack is not None and c._stack.module is pl_module]
         self._stack = stacks[0] if stacks else ObjectiveStack(pl_module, self.criterion)
@@ -135,21 +136,21 @@ class ObjectiveCallback(Callback):
         self._stop()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the memory equal on all processes."""
+        """Make the memory equal on all processes; refuse to go on if the criterion was never called."""
         self._stop()
+        if self._stack is not None:
+            self._stack.require_use()
         if self.memory is not None:
             self.memory.merge(trainer.strategy)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Make the memory equal on all processes, for checkpoints inside an epoch."""
-        if (
-            self.memory is not None and self._state_at_failure is None
-        ):  # after a failure the other processes may be gone
+        if self.memory is not None and self._final_state is None:  # after a failure the other processes may be gone
             self.memory.merge(trainer.strategy)
+            checkpoint["callbacks"][self.state_key] = self.state_dict()  # Lightning asked for it before this hook
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the module its criterion back."""
-        self._state_at_failure = self.state_dict()  # for a checkpoint that other callbacks save of the failure
+        """Give the module its criterion back and take out what was attached."""
         self._release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -164,8 +165,8 @@ class ObjectiveCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory and what was attached."""
-        if self._state_at_failure is not None:
-            return self._state_at_failure
+        if self._final_state is not None:
+            return self._final_state
         state: dict[str, Any] = {name: item.submodule.state_dict() for name, item in self._attachments.items()}
         state = {"attached": state} if state else {}
         return state if self.memory is None else state | {"memory": self.memory.state_dict()}
@@ -190,6 +191,7 @@ class ObjectiveCallback(Callback):
 
     def _release(self) -> None:
         if self._stack is not None:
+            self._final_state = self.state_dict()
             self._stack.objectives.remove(self)
             if not self._stack.objectives:
                 self._stack.remove()

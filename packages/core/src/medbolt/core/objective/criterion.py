@@ -51,13 +51,20 @@ class Criterion:
         return logits.log_softmax(1) if _is(self.source, _LOG_PROBABILITY) else logits
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return (B,) losses whose mean is the criterion's own mean over the batch."""
+        """Return (B,) losses that reduce to the criterion's own value: for ``"mean"``, its mean over the batch."""
         prediction = self.from_logits(logits)
         losses = self._unreduced(prediction, target)
         if losses.shape[:1] != prediction.shape[:1]:
             losses = self._one_by_one(prediction, target)
+        if self.reduction == "none":
+            if losses.ndim == 1:
+                return losses
+            raise UserError(
+                f"criterion {self._name} returns {tuple(losses.shape)} values unreduced; objectives give one value a "
+                "sample, so set its reduction to 'mean' or 'sum'."
+            )
         losses = losses.reshape(len(losses), -1)
-        if self.reduction == "sum":
+        if self.reduction in ("sum", "batchmean"):
             return losses.sum(1)
         weight = self._weight_of(target)
         return losses.mean(1) if weight is None else losses.sum(1) * (len(losses) / weight)
@@ -67,6 +74,10 @@ class Criterion:
         if self.reduction == "sum":
             return losses.sum()
         return losses if self.reduction == "none" else losses.mean()
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.source, "__name__", type(self.source).__name__)
 
     @property
     def _takes_reduction(self) -> bool:
@@ -88,9 +99,8 @@ class Criterion:
         losses = torch.stack([self.call(p, t, **self.options).reshape(()) for p, t in pairs])
         whole = self.call(prediction, target, **self.options)
         if not torch.allclose(losses.detach().mean().float(), whole.detach().float(), rtol=1e-2, atol=1e-4):
-            name = getattr(self.source, "__name__", type(self.source).__name__)
             raise UserError(
-                f"criterion {name} is not the mean of its values on single samples, so it has no per-sample losses; "
+                f"criterion {self._name} is not the mean of its values on single samples, so it has no per-sample losses; "
                 "give it a 'reduction' attribute that supports 'none'."
             )
         return losses

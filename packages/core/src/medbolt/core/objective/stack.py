@@ -46,6 +46,7 @@ class ObjectiveStack:
         self.module, self.path = module, path
         self.objectives: list[Objective] = []
         self.running = False
+        self._has_run = self._was_called = False
         self.batch: Any = None
         self.index: Tensor | None = None
         self._restore = ExitStack()
@@ -57,6 +58,7 @@ class ObjectiveStack:
         """Begin to intercept: a training batch runs."""
         self.stop()
         self.running, self.batch, self.index = True, batch, index
+        self._has_run = True
         if self.path == FUNCTIONAL:
             self._around_batch.enter_context(_LossFunctions(self))
 
@@ -65,6 +67,17 @@ class ObjectiveStack:
         self.running, self.batch, self.index = False, None, None
         self._around_batch.close()
 
+    def require_use(self) -> None:
+        """Refuse to go on when batches ran without a call of the criterion: no objective had a part in their loss."""
+        if self._has_run and not self._was_called:
+            what = f"its criterion '{self.path}'"
+            if self.path == FUNCTIONAL:
+                what = f"torch's {listed(function.__name__ for function in _FUNCTIONS)}"
+            raise UserError(
+                f"training_step of {type(self.module).__name__} never called {what}, so objectives had no part in the "
+                "loss; name the attribute that it does call, criterion='loss_fn' for instance."
+            )
+
     def remove(self) -> None:
         """Give the module its criterion back."""
         self.stop()
@@ -72,6 +85,7 @@ class ObjectiveStack:
 
     def evaluate(self, criterion: Criterion, prediction: Tensor, target: Tensor) -> Tensor:
         """Run the objectives, the last one outermost, and reduce once."""
+        self._was_called = True
         if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
             raise UserError(
                 f"criterion '{self.path}' of {type(self.module).__name__} was called with "
@@ -114,7 +128,7 @@ class ObjectiveStack:
         def intercepted(*args: Any, **kwargs: Any) -> Tensor:
             if not self.running:
                 return call(*args, **kwargs)
-            prediction, target, options = _split(call, args, kwargs)
+            prediction, target, options = _split(self.path, call, args, kwargs)
             return self.evaluate(Criterion(source, call, options), prediction, target)
 
         shadowed = vars(parent).get(name)
@@ -134,7 +148,7 @@ class _LossFunctions(TorchFunctionMode):
     ) -> Any:
         if func not in _FUNCTIONS or not self.stack.running:
             return func(*args, **(kwargs or {}))
-        prediction, target, options = _split(func, args, kwargs or {})
+        prediction, target, options = _split(func.__name__, func, args, kwargs or {})
         return self.stack.evaluate(Criterion(func, func, options), prediction, target)
 
 
@@ -151,12 +165,19 @@ def _outward(objective: Objective, inward: Callable[[TrainingStep], Tensor]) -> 
     return evaluate
 
 
-def _split(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+def _split(
+    criterion: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, Any, dict[str, Any]]:
     """Return prediction, target and the other arguments by name."""
     if len(args) == 2 and not kwargs:
         return args[0], args[1], {}
     bound = inspect.signature(call).bind(*args, **kwargs)
     named = {name: value for name, value in bound.arguments.items() if name not in ("args", "kwargs")}
+    if len(named) < 2:
+        raise UserError(
+            f"criterion '{criterion}' was called without a target; objectives need a criterion that is given prediction "
+            "and target."
+        )
     (_, prediction), (_, target), *options = named.items()
     return prediction, target, dict(options) | bound.arguments.get("kwargs", {})
 
