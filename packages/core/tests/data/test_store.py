@@ -99,7 +99,10 @@ def test_rows_that_are_not_whole_in_every_layer_are_written_anew(tmp_path, cut):
     write(tmp_path / "store", stop=4)
     array = tmp_path / "store/image.npy"
     os.truncate(array, max(0, array.stat().st_size - cut))
-    assert write(tmp_path / "store") == max(0, 4 - -(-cut // 48))
+    start = max(0, 4 - -(-cut // 48))
+    assert write(tmp_path / "store", stop=0) == start
+    assert (tmp_path / "store/mask.npy").stat().st_size == 128 + 16 * start, "what is later than the start is gone"
+    assert write(tmp_path / "store") == start
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 

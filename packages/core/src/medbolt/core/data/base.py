@@ -42,6 +42,17 @@ class ImageDataModule(LightningDataModule):
     Raises:
         UserError: at ``setup`` when a split is empty, a class has no training sample, or there are fewer samples than
             processes.
+
+    Example:
+        >>> class Noise(ImageDataModule):
+        ...     class_names = ["dark", "bright"]
+        ...
+        ...     def load(self, split):
+        ...         images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+        ...         return ImageDataset(images, torch.arange(8) % 2, [f"{split}-{i}" for i in range(8)])
+        >>> data = Noise(batch_size=4, image_size=None)
+        >>> data.class_counts, next(iter(data.train_dataloader()))["image"].shape
+        ([4, 4], torch.Size([4, 3, 32, 32]))
     """
 
     def __init__(
@@ -259,6 +270,12 @@ class DataModuleWrapper(ImageDataModule):
 
     Args:
         data: The data module to wrap.
+
+    Example:
+        >>> class FirstHundred(DataModuleWrapper):
+        ...     def load(self, split):
+        ...         dataset = super().load(split)
+        ...         return dataset.select(range(100)) if split == "train" else dataset
     """
 
     def __init__(self, data: ImageDataModule) -> None:

@@ -30,6 +30,11 @@ class TrainingStep:
         target: What the module gave the criterion: (B,) int64, (B, C) float, ...
         batch: The batch as the module's ``training_step`` got it.
         module: The LightningModule in training.
+
+    Example:
+        >>> def halve_the_loss_of_confident_samples(step: TrainingStep) -> Tensor:
+        ...     confident = step.logits.softmax(1).amax(1) > 0.9
+        ...     return step.loss() * (1 - 0.5 * confident)
     """
 
     logits: Tensor

@@ -1,0 +1,247 @@
+"""Objectives on LightningModules that are not ours, unmodified, on one process and on two."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
+from lightning.pytorch.demos.transformer import LightningTransformer, WikiText2
+from processes import run
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from toys import trainer, weights
+
+from medbolt.core import Indexed, ObjectiveCallback, RandomState, UserError
+
+SIZE, STEPS = 8, 2
+
+
+class DocumentationStyle(LightningModule):
+    """What Lightning's documentation teaches: tuple batches and a functional loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        loss = F.cross_entropy(self.layers(x), y)
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val_loss", F.cross_entropy(self.layers(x), y), sync_dist=True)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+class Samples(LightningDataModule):
+    """A data module that knows nothing of medbolt; one batch an epoch over all processes."""
+
+    def __init__(self, samples: Any, validates: bool = True) -> None:
+        super().__init__()
+        self.samples = samples
+        if validates:
+            self.val_dataloader = lambda: self.loader()
+
+    def loader(self, **options: Any) -> DataLoader:
+        return DataLoader(self.samples, batch_size=SIZE // self.trainer.world_size, **options)
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader(shuffle=True)
+
+
+def documentation_style(folder: Path) -> tuple[LightningModule, LightningDataModule, dict[str, str]]:
+    samples = [(torch.randn(3, 2, 2), i % 3) for i in range(SIZE)]
+    return DocumentationStyle(), Samples(samples), {"criterion": "functional", "network": "layers"}
+
+
+def lightning_transformer(folder: Path) -> tuple[LightningModule, LightningDataModule, dict[str, str]]:
+    """Lightning's demo: log-probabilities and ``nll_loss``, dropout, an input with the targets in it."""
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data/wikitext-2.txt").write_text("the eye has a disc a cup and vessels\n", encoding="utf-8")
+    with torch.random.fork_rng():
+        words = WikiText2(folder / "data", block_size=1, download=False)
+    module = LightningTransformer(vocab_size=words.vocab_size)
+    module.prepare_data = lambda: None  # it would download a text
+    return module, Samples(words, validates=False), {"criterion": "functional"}
+
+
+def torchgeo_classification(folder: Path) -> tuple[LightningModule, LightningDataModule, dict[str, str]]:
+    """torchgeo's task: dict batches, a criterion attribute, batch norm, its own metrics and a scheduler."""
+    from torchgeo.trainers import ClassificationTask
+
+    samples = [{"image": torch.randn(3, 32, 32), "label": i % 3} for i in range(SIZE)]
+    return ClassificationTask("resnet18", num_classes=3, loss="ce"), Samples(samples), {}
+
+
+class Tripled(ObjectiveCallback):
+    def objective(self, step):
+        return 3 * step.loss()
+
+
+class Remembers(ObjectiveCallback):
+    """Writes what it saw of each sample."""
+
+    def setup(self, trainer, pl_module, stage):
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.remember(trainer, loss=torch.tensor(-1.0), target=torch.tensor(-1), visits=torch.tensor(0))
+
+    def objective(self, step):
+        losses, index = step.loss(), step.index
+        self.memory.write(index, loss=losses, target=step.target, visits=self.memory.read(index, "visits") + 1)
+        return losses
+
+
+class Watches(Callback):
+    """Remembers the losses and the first gradient."""
+
+    def __init__(self):
+        self.losses: list[float] = []
+        self.gradient: Tensor | None = None
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if self.gradient is None:
+            self.gradient = torch.cat([p.grad.flatten() for p in pl_module.parameters()])
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]))
+
+
+def fitted(make: Callable[..., Any], method: type[ObjectiveCallback] | None, **options: Any) -> dict[str, Any]:
+    """Fit a freshly seeded module, with or without a method; return what can be compared."""
+    torch.manual_seed(0)
+    module, data, names = make(Path())
+    start = weights(module)
+    watch, callback = Watches(), method(**names) if method else None
+    fit = trainer(RandomState(1), watch, *([callback] if callback else []), epochs=STEPS, **options)
+    fit.fit(module, datamodule=Indexed(data) if method is Remembers else data)
+    logged = {name: float(value) for name, value in fit.callback_metrics.items()}
+    if "val_loss" in logged:
+        logged["validated"] = float(fit.validate(module, datamodule=data, verbose=False)[0]["val_loss"])
+    result = {"losses": watch.losses, "gradient": watch.gradient, "weights": weights(module), "logged": logged}
+    if callback is not None and callback.memory is not None:
+        result["memory"] = dict(callback.memory.fields)
+        result["targets"] = torch.tensor([target_of(sample) for sample in data.samples])
+    return result | {"start": start}
+
+
+def target_of(sample: Any) -> int:
+    return int(sample["label"] if isinstance(sample, dict) else sample[1])
+
+
+def scenario(case: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """Fit with each method, on this process alone and on all of them."""
+    import os
+
+    os.chdir(folder)
+    make = globals()[case]
+    methods = {"plain": None, "nothing": ObjectiveCallback, "tripled": Tripled, "remembers": Remembers}
+    alone = {name: fitted(make, method, devices=1) for name, method in methods.items()}
+    return {"alone": alone, "together": {name: fitted(make, method) for name, method in methods.items()}}
+
+
+CASES = [
+    documentation_style,
+    lightning_transformer,
+    pytest.param(torchgeo_classification, marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.__name__)
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """What the fits alone and together gave on each of two processes."""
+    if request.param is torchgeo_classification:
+        pytest.importorskip("torchgeo")
+    found = run(scenario, request.param.__name__, tmp_path_factory.mktemp("foreign"), timeout=300)
+    return {name: [process[name] for process in found] for name in ("alone", "together")}
+
+
+both = pytest.mark.parametrize("where", ["alone", "together"])
+pytestmark = pytest.mark.ddp
+
+
+@both
+def test_a_callback_without_an_objective_changes_nothing(results, where):
+    for process in results[where]:
+        plain, watched = process["plain"], process["nothing"]
+        assert len(plain["losses"]) == STEPS
+        torch.testing.assert_close(watched["losses"], plain["losses"])
+        torch.testing.assert_close(watched["gradient"], plain["gradient"])
+        torch.testing.assert_close(watched["weights"], plain["weights"], rtol=1e-4, atol=1e-6)
+        assert not torch.equal(plain["weights"], plain["start"])
+
+
+@both
+def test_an_objective_reaches_the_loss_its_gradient_and_what_is_logged(results, where):
+    for process in results[where]:
+        plain, tripled = process["plain"], process["tripled"]
+        assert tripled["losses"][0] == pytest.approx(3 * plain["losses"][0], rel=1e-5)
+        torch.testing.assert_close(tripled["gradient"], 3 * plain["gradient"], rtol=1e-4, atol=1e-6)
+        if "train_loss" in tripled["logged"]:
+            assert tripled["logged"]["train_loss"] == pytest.approx(tripled["losses"][-1])
+
+
+@both
+def test_validation_does_not_see_it(results, where):
+    for process in results[where]:
+        logged = process["tripled"]["logged"]
+        if "val_loss" in logged:
+            assert logged["val_loss"] == pytest.approx(logged["validated"], rel=1e-5)
+
+
+@both
+def test_a_memory_knows_every_sample_on_every_process(results, where):
+    for process in results[where]:
+        rows = process["remembers"]["memory"]
+        assert torch.equal(rows["target"], process["remembers"]["targets"])
+        assert rows["visits"].tolist() == [STEPS] * SIZE
+        torch.testing.assert_close(process["remembers"]["losses"], process["plain"]["losses"])
+    last = torch.tensor([process["remembers"]["losses"][-1] for process in results[where]]).mean()
+    for process in results[where]:  # the last step's losses, all processes' together
+        torch.testing.assert_close(process["remembers"]["memory"]["loss"].mean(), last)
+
+
+def test_processes_agree_on_weights_and_memory(results):
+    for name in ("plain", "tripled", "remembers"):
+        zero, one = (process[name] for process in results["together"])
+        parameters = len(zero["gradient"])  # buffers of batch norm are each process's own
+        if len(zero["weights"]) == parameters:
+            assert torch.equal(zero["weights"], one["weights"])
+        torch.testing.assert_close(zero["gradient"], one["gradient"], rtol=0, atol=0)
+        torch.testing.assert_close(zero.get("memory"), one.get("memory"), rtol=0, atol=0)
+
+
+def of_the_documentation(folder: Path) -> list[dict[str, Any]]:
+    return [fitted(documentation_style, Remembers, **options) for options in ({"devices": 1}, {})]
+
+
+def test_two_processes_learn_what_one_learns(tmp_path):
+    for alone, together in run(of_the_documentation, tmp_path):
+        torch.testing.assert_close(together["weights"], alone["weights"])
+        torch.testing.assert_close(together["memory"], alone["memory"])
+
+
+def test_the_first_losses_in_memory_are_those_of_the_first_weights():
+    torch.manual_seed(0)
+    module, data, names = documentation_style(Path())
+    inputs = torch.stack([x for x, _ in data.samples])
+    expected = F.cross_entropy(module.layers(inputs), torch.arange(SIZE) % 3, reduction="none").detach()
+    callback = Remembers(**names)
+    trainer(callback).fit(module, datamodule=Indexed(data))
+    torch.testing.assert_close(callback.memory["loss"], expected)
+
+
+def test_a_loss_without_a_target_is_refused():
+    """BoringModel's: its ``loss`` takes the outputs alone, and it is no classification loss either."""
+    with pytest.raises(UserError, match="criterion 'loss' was called without a target"):
+        trainer(ObjectiveCallback("loss", "layer")).fit(BoringModel(), datamodule=BoringDataModule())
+    with pytest.raises(UserError, match="training_step of BoringModel never called torch's 'cross_entropy'"):
+        trainer(Tripled("functional", "layer")).fit(BoringModel(), datamodule=BoringDataModule())
