@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from medbolt.core.data.store import StoreImages, StorePlan, StoreWriter
+from medbolt.core.data.store import StoreImages, StorePlan
+from medbolt.core.data.store_writer import StoreWriter
 
 SIZE, IMAGES = 224, 256
 

@@ -32,7 +32,7 @@ def test_check_tells_and_exits_with_one(labels, capsys, tmp_path):
     assert main([*arguments, "--output", "out/check.html"]) == 1
     told = capsys.readouterr().out
     assert told.startswith("labels.csv: 8 images, 1 error,")
-    assert "ERROR    1 pairs of images in different splits have the same pixels." in told
+    assert "ERROR    1 pair of images in different splits with the same pixels." in told
     assert told.endswith("written: out/check.html\n")
     assert (tmp_path / "out/check.html").stat().st_size > 1000
     (tmp_path / "a/6.png").unlink()

@@ -47,7 +47,7 @@ def test_missing_and_corrupt_images_do_not_stop_it(good, tmp_path):
     for workers in (0, 2):
         errors = messages(check_manifest(path, workers=workers), "error")
         assert len(errors) == 3
-        assert errors[0].startswith("1 of 40 images are not found in ")
+        assert errors[0].startswith("1 of 40 images not found in ")
         assert errors[0].endswith("'03.png'.")
         assert errors[1].startswith("05.png (row 7 of labels.csv) is truncated, corrupt or no image")
         assert errors[2].startswith("06.png (row 8 of labels.csv) is truncated")
@@ -61,11 +61,11 @@ def test_duplicates_within_and_across_splits(good, tmp_path):
     picture.save(tmp_path / "10.png")
     Image.fromarray((np.asarray(picture) * 0.9).astype(np.uint8)).save(tmp_path / "30.png")
     check = check_manifest(path)
-    assert messages(check, "error") == ["2 pairs of images in different splits have the same pixels."]
+    assert messages(check, "error") == ["2 pairs of images in different splits with the same pixels."]
     assert messages(check, "warning") == [
-        "1 pairs of images in one split have the same pixels.",
-        "1 pairs of images in different splits have nearly the same pixels.",
-        "3 pairs of equal images have different labels.",
+        "1 pair of images in one split with the same pixels.",
+        "1 pair of images in different splits with nearly the same pixels.",
+        "3 pairs of equal images with different labels.",
     ]
     assert [finding.pairs for finding in check.findings] == [
         ((0, 39), (5, 38)),
@@ -78,9 +78,7 @@ def test_duplicates_within_and_across_splits(good, tmp_path):
 def test_groups_across_splits(good):
     groups = changed([f"p{i // 2}" for i in range(40)], at30="p0", at31="p0", at39="p1", at12="")
     check = check_manifest(good(group=groups))
-    assert messages(check, "error") == [
-        "2 of group are in more than one split: 'p0 (train, test)', 'p1 (train, test)'."
-    ]
+    assert messages(check, "error") == ["2 of group in more than one split: 'p0 (train, test)', 'p1 (train, test)'."]
     assert messages(check, "warning") == ["row 14: no group."]
 
 
@@ -90,13 +88,22 @@ def test_labels(good):
     assert messages(check, "error") == ["rows 5, 41: no label.", "rows 6, 7: unknown label 'B'."]
 
 
+def test_labels_may_be_indices_of_the_classes(good):
+    check = check_manifest(good(label=["0", "1"] * 20), class_names=["healthy", "sick"])
+    assert not check.findings
+    errors = messages(
+        check_manifest(good(label=changed(["0", "1"] * 20, at3="2")), class_names=["healthy", "sick"]), "error"
+    )
+    assert errors == ["row 5: unknown label '2'."]
+
+
 def test_rare_and_absent_classes(good):
     labels = changed(["a"] * 40, at0="rare", at39="late")
     check = check_manifest(good(label=labels))
     assert messages(check, "error") == ["class 'late' has no image in the train split."]
     assert messages(check, "warning") == [
         "class 'late' has no image in the val split.",
-        "class 'rare' has only 1 images in the train split.",
+        "class 'rare' has only 1 image in the train split.",
         "class 'rare' has no image in the val split.",
         "class 'rare' has no image in the test split.",
     ]
@@ -131,7 +138,7 @@ def test_what_cannot_be_checked_is_said(table):
 
 def test_duplicate_ids(good):
     names = changed([f"{i:02}.png" for i in range(40)], at5="00.png", at6="00.png")
-    assert "rows 2, 7, 8 have the same id '00.png'." in messages(check_manifest(good(image=names)), "error")
+    assert "rows 2, 7, 8: the same id '00.png'." in messages(check_manifest(good(image=names)), "error")
 
 
 def test_a_named_column_must_exist(good):

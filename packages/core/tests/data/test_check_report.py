@@ -18,7 +18,7 @@ def test_text(check):
     lines = render_text(check).splitlines()
     assert lines[0] == "labels.csv: 3 images, 1 error, 5 warnings"
     assert re.fullmatch(r"y +1 +1", lines[4])
-    assert "ERROR    1 pairs of images in different splits have the same pixels." in lines
+    assert "ERROR    1 pair of images in different splits with the same pixels." in lines
     assert "WARNING  the val split is empty." in lines
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from medbolt.core.data.images import ImageFiles, array_shape, read_array
+from medbolt.core.data.images import ImageFiles
 from medbolt.core.errors import UserError
 
 
@@ -141,6 +141,15 @@ def test_a_member_whose_checksum_is_wrong_is_told(folder):
         _ = ImageFiles(folder, ["all.zip/in/0.png"])[0]
 
 
+def test_a_damaged_compressed_member_is_told(folder):
+    with zipfile.ZipFile(folder / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", b"image " * 1000)
+    content = (folder / "packed.zip").read_bytes()
+    (folder / "packed.zip").write_bytes(content[:35] + b"\xff" * 8 + content[43:])
+    with pytest.raises(UserError, match=r"^packed.zip/0.png cannot be read; replace it"):
+        _ = ImageFiles(folder, ["packed.zip/0.png"])[0]
+
+
 def test_an_encrypted_member_is_told(folder):
     content = bytearray((folder / "all.zip").read_bytes())
     central = content.index(b"PK\x01\x02")
@@ -163,15 +172,3 @@ def test_arrays_with_nan_are_told(folder):
     np.savez(folder / "nan.npz", images=np.full((1, 4, 4), np.nan))
     with pytest.raises(UserError, match=r"^nan.npz/images/0 has NaN or infinite pixels; repair it"):
         _ = ImageFiles(folder, ["nan.npz/images/0"])[0]
-
-
-def test_array_names_are_suggested(folder):
-    with pytest.raises(UserError, match=r"has no array 'image' \(did you mean 'images'\?\); it has 'images', 'masks'"):
-        read_array(folder / "all.npz", "image")
-
-
-def test_the_shape_is_read_from_the_header(folder, pictures):
-    assert array_shape(folder / "all.npz", "images") == np.stack(pictures).shape
-    np.savez(folder / "number.npz", images=np.array(3))
-    with pytest.raises(UserError, match="is a single number"):
-        array_shape(folder / "number.npz", "images")

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from medbolt.core.data.dataset import ImageDataset
-from medbolt.core.data.store import StoreImages, StorePlan, StoreWriter, read_plan, with_store
+from medbolt.core.data.store import StoreImages, StorePlan, read_plan, with_store
+from medbolt.core.data.store_writer import StoreWriter
 from medbolt.core.errors import UserError
 
 PLAN = StorePlan(list("abcde"), {"image": [3, 4, 4], "mask": [4, 4]}, {"size": 4, "crop_circle": False})

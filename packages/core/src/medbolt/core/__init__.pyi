@@ -24,7 +24,12 @@ from .models.timm_classifier import TimmClassifier as TimmClassifier
 from .objective.callback import ObjectiveCallback as ObjectiveCallback
 from .objective.step import TrainingStep as TrainingStep
 from .predictions.callback import PredictionTable as PredictionTable
+from .predictions.table import Predictions as Predictions
+from .predictions.table import read_predictions as read_predictions
+from .predictions.table import write_predictions as write_predictions
 from .random_state import RandomState as RandomState
 from .report.callback import Report as Report
+from .report.card import DataCard as DataCard
+from .report.render import render_report as render_report
 from .synthetic.fundus import SyntheticFundus as SyntheticFundus
 from .tasks.classification import ClassificationTask as ClassificationTask

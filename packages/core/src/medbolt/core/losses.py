@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 Reduction = Literal["mean", "sum", "none"]
@@ -32,7 +33,7 @@ def reduce(losses: Tensor, reduction: str) -> Tensor:
 
 
 def target_probability(logits: Tensor, target: Tensor, log: bool = False) -> Tensor:
-    r"""Return the probability that softmax gives the target, in float32.
+    r"""Return the probability that softmax gives the target, in float32, or float64 where the logits are.
 
     .. math:: p_{i,y_i} \quad\text{or, for soft targets,}\quad \sum_c t_{ic}\, p_{ic}
 
@@ -42,15 +43,15 @@ def target_probability(logits: Tensor, target: Tensor, log: bool = False) -> Ten
         log: Return the logarithm, computed without leaving log space.
 
     Returns:
-        (B, ...) float32.
+        (B, ...) float32 or float64.
 
     Example:
         >>> target_probability(torch.zeros(1, 4), torch.tensor([2]))
         tensor([0.2500])
     """
-    log_p = logits.float().log_softmax(1)
+    log_p = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
     if target.is_floating_point():
-        log_target = (log_p + target.float().log()).logsumexp(1)
+        log_target = (log_p + target.to(log_p).log()).logsumexp(1)
     else:
         log_target = log_p.gather(1, target.unsqueeze(1)).squeeze(1)
     return log_target if log else log_target.exp()

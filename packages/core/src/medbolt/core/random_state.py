@@ -9,13 +9,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medbolt.core.randomness import derive_seed
 
+_ALL = -1  # in place of a process: samplers of other data modules must draw the same order on all of them
 
 class RandomState(Callback):
-    """Seed every training batch from (seed, epoch, batch, process), so that a resumed run equals an uninterrupted one.
+    """Seed every training batch from (seed, epoch, process, batch), so that a resumed run equals an uninterrupted one.
 
     Lightning's checkpoints hold no generator state, so after a resume dropout, MixUp and unseeded augmentation draw
     other numbers than the uninterrupted run did. With this callback they draw the same: torch (CPU and accelerators),
-    NumPy and Python are seeded anew before each training batch and each epoch. Processes draw different numbers.
+    NumPy and Python are seeded anew before each training batch and each epoch. In a batch processes draw different
+    numbers; at the start of an epoch the same, for a sampler that shuffles must agree with its copies.
 
     medbolt's own data modules need it only for what happens inside the training step: their order and augmentation are
     functions of (seed, epoch) already. For other data modules the epoch's seed covers shuffling and workers' seeds, for
@@ -41,18 +43,18 @@ class RandomState(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed the first epoch's loader: Lightning makes its iterator before the epoch starts."""
-        _seed_everything(self.seed, self._epoch, trainer.global_rank)
+        _seed_everything(self.seed, self._epoch, _ALL)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed the epoch."""
         # A resumed epoch's iterator exists already and has drawn the numbers that the uninterrupted run drew after this.
         if not trainer.fit_loop.is_resuming:
-            _seed_everything(self.seed, trainer.current_epoch, trainer.global_rank)
+            _seed_everything(self.seed, trainer.current_epoch, _ALL)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the batch."""
         self._epoch = trainer.current_epoch
-        _seed_everything(self.seed, self._epoch, trainer.global_rank, batch_idx + 1)
+        _seed_everything(self.seed, self._epoch, trainer.global_rank, batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

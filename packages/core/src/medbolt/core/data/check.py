@@ -1,39 +1,34 @@
 """What is wrong with a manifest and its images, found before training does not find it."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from medbolt.core.data.duplicates import Duplicate, difference_hash, find_duplicates, thumbnail
+from medbolt.core.data.duplicates import difference_hash, thumbnail
+from medbolt.core.data.findings import (
+    Finding,
+    Look,
+    count_findings,
+    duplicate_findings,
+    group_findings,
+    id_findings,
+    image_findings,
+    label_findings,
+    split_findings,
+)
 from medbolt.core.data.images import ImageFiles
 from medbolt.core.data.locate import locate
 from medbolt.core.data.manifest import Manifest, read_manifest
-from medbolt.core.data.splits import SPLIT_NAMES, SPLITS, groups_across
-from medbolt.core.data.targets import natural_order
-from medbolt.core.errors import UserError, did_you_mean, listed
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with a manifest.
-
-    Args:
-        severity: ``"error"`` if training would fail or its results be false, ``"warning"`` if they might.
-        message: What is wrong, in a sentence.
-        pairs: Positions of the images concerned, two at a time; of a few where there are many.
-    """
-
-    severity: Literal["error", "warning"]
-    message: str
-    pairs: tuple[tuple[int, int], ...] = ()
+from medbolt.core.data.splits import SPLIT_NAMES, SPLITS
+from medbolt.core.data.targets import allowed_labels, natural_order
+from medbolt.core.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,51 +103,44 @@ def check_manifest(
     )
     splits = _splits(table, split)
     labels = {} if label is None else {c: table.cells(c) for c in ([label] if isinstance(label, str) else label)}
+    if class_names is not None and len(labels) == 1:
+        class_names = allowed_labels({cell for cells in labels.values() for cell in cells if cell}, class_names)
     looks = _look_at(files, workers)
     counts = _class_counts(labels, splits, class_names)
     findings = [
-        *_image_findings(files, looks),
-        *_id_findings(table, table.references(image) if id is None else table.cells(id)),
-        *_split_findings(table, split, splits),
-        *_group_findings(group, table, splits),
-        *_label_findings(table, labels, class_names),
-        *_count_findings(counts, fewest),
-        *_duplicate_findings(looks, splits, labels),
+        *image_findings(files, looks),
+        *id_findings(table, table.references(image) if id is None else table.cells(id)),
+        *split_findings(table, split, splits),
+        *group_findings(group, table, splits),
+        *label_findings(table, labels, class_names),
+        *count_findings(counts, fewest),
+        *duplicate_findings(looks, splits, labels),
     ]
     findings.sort(key=lambda finding: finding.severity)
     readable = [position for position, look in enumerate(looks) if look.problem is None]
     return ManifestCheck(table, files, tuple(findings), counts, _examples(labels, readable))
 
 
-class _Look(NamedTuple):
-    """What one image looks like, or why it cannot be told."""
-
-    problem: str | None
-    hash: int = 0
-    thumbnail: np.ndarray | None = None
-    digest: str = ""
-
-
-class _Looks(Dataset[_Look]):
+class _Looks(Dataset[Look]):
     def __init__(self, files: ImageFiles, missing: Iterable[int]) -> None:
         self.files, self.missing = files, frozenset(missing)
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, row: int) -> _Look:
+    def __getitem__(self, row: int) -> Look:
         if row in self.missing:
-            return _Look("missing")
+            return Look("missing")
         try:
             image = self.files[row]
         except UserError as error:
-            return _Look(str(error))
+            return Look(str(error))
         pixels = image.numpy()
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, key=repr(pixels.shape).encode()).hexdigest()
-        return _Look(None, difference_hash(image), thumbnail(image).numpy(), digest)
+        return Look(None, difference_hash(image), thumbnail(image).numpy(), digest)
 
 
-def _look_at(files: ImageFiles, workers: int) -> list[_Look]:
+def _look_at(files: ImageFiles, workers: int) -> list[Look]:
     loader = DataLoader(_Looks(files, files.missing()), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
     return list(tqdm(loader, desc="reading", unit="image", mininterval=0.5))
 
@@ -168,73 +156,6 @@ def _splits(table: Manifest, column: str | None) -> np.ndarray:
     return np.array([SPLIT_NAMES.get(name.lower(), name) for name in names])
 
 
-def _places(table: Manifest, positions: Sequence[int]) -> str:
-    rows = [str(table.frame.index[position]) for position in positions[:8]]
-    more = f" and {len(positions) - 8} more" if len(positions) > 8 else ""
-    return f"row{'s' if len(positions) > 1 else ''} {', '.join(rows)}{more}"
-
-
-def _image_findings(files: ImageFiles, looks: Sequence[_Look]) -> Iterable[Finding]:
-    missing = [row for row, look in enumerate(looks) if look.problem == "missing"]
-    if missing:
-        names = listed(files.references[row] for row in missing)
-        yield Finding("error", f"{len(missing)} of {len(looks)} images are not found in {files.root}: {names}.")
-    for look in looks:
-        if look.problem not in (None, "missing"):
-            yield Finding("error", str(look.problem))
-
-
-def _id_findings(table: Manifest, ids: Sequence[str | None]) -> Iterable[Finding]:
-    for name, count in Counter(ids).items():
-        if count > 1:
-            rows = [position for position, other in enumerate(ids) if other == name]
-            yield Finding("error", f"{_places(table, rows)} have the same id '{name}'.")
-
-
-def _split_findings(table: Manifest, column: str | None, splits: np.ndarray) -> Iterable[Finding]:
-    if column is None:
-        yield Finding("warning", "no split column is named: leakage between splits was not looked for.")
-        return
-    for name in dict.fromkeys(splits):
-        if name not in SPLITS:
-            rows = np.flatnonzero(splits == name).tolist()
-            hint = did_you_mean(str(name), SPLITS)
-            yield Finding("error", f"{_places(table, rows)}: '{name}' is no split{hint}; use train, val and test.")
-    for name in SPLITS:
-        if name not in splits:
-            yield Finding("warning", f"the {name} split is empty.")
-
-
-def _group_findings(column: str | None, table: Manifest, splits: np.ndarray) -> Iterable[Finding]:
-    if column is None:
-        yield Finding("warning", "no group column is named: patients across splits were not looked for.")
-        return
-    groups = table.cells(column)
-    if None in groups:
-        rows = [position for position, group in enumerate(groups) if group is None]
-        yield Finding("warning", f"{_places(table, rows)}: no {column}.")
-    known = [(group, split) for group, split in zip(groups, splits, strict=True) if group is not None]
-    if shared := groups_across([group for group, _ in known], [split for _, split in known]):
-        names = listed(f"{group} ({', '.join(where)})" for group, where in shared.items())
-        yield Finding("error", f"{len(shared)} of {column} are in more than one split: {names}.")
-
-
-def _label_findings(
-    table: Manifest, labels: dict[str, list[str | None]], class_names: Sequence[str] | None
-) -> Iterable[Finding]:
-    if not labels:
-        yield Finding("warning", "no label column is named: labels were not checked.")
-    for column, cells in labels.items():
-        empty = [position for position, cell in enumerate(cells) if cell is None]
-        if empty:
-            yield Finding("error", f"{_places(table, empty)}: no {column}.")
-        allowed = {"0", "1"} if len(labels) > 1 else set(class_names or ())
-        for name in natural_order({cell for cell in cells if cell is not None} - allowed if allowed else set()):
-            rows = [position for position, cell in enumerate(cells) if cell == name]
-            hint = did_you_mean(name, allowed)
-            yield Finding("error", f"{_places(table, rows)}: unknown {column} '{name}'{hint}.")
-
-
 def _class_counts(
     labels: dict[str, list[str | None]], splits: np.ndarray, class_names: Sequence[str] | None
 ) -> pd.DataFrame:
@@ -248,42 +169,6 @@ def _class_counts(
     hits["(all)"] = np.ones(len(splits), dtype=bool)
     counts = {split: [int((hit & (splits == split)).sum()) for hit in hits.values()] for split in order}
     return pd.DataFrame(counts, index=list(hits))
-
-
-def _count_findings(counts: pd.DataFrame, fewest: int) -> Iterable[Finding]:
-    for name, row in counts.drop(index="(all)").iterrows():
-        for split, count in row.items():
-            if count == 0:
-                severity = "error" if split == "train" else "warning"
-                yield Finding(severity, f"class '{name}' has no image in the {split} split.")
-            elif count < fewest and split in ("train", "all"):
-                yield Finding("warning", f"class '{name}' has only {count} images in the {split} split.")
-
-
-def _duplicate_findings(
-    looks: Sequence[_Look], splits: np.ndarray, labels: dict[str, list[str | None]]
-) -> Iterable[Finding]:
-    readable = np.array([row for row, look in enumerate(looks) if look.problem is None], dtype=np.int64)
-    if len(readable) < 2:
-        return
-    seen = [looks[row] for row in readable]
-    found = find_duplicates(
-        np.array([look.hash for look in seen], dtype=np.uint64),
-        np.stack([look.thumbnail for look in seen if look.thumbnail is not None]),
-        np.array([look.digest for look in seen]),
-    )
-    pairs = [Duplicate(int(readable[a]), int(readable[b]), exact) for a, b, exact in found]
-    for is_exact in (True, False):
-        for across in (True, False):
-            some = [(a, b) for a, b, exact in pairs if exact == is_exact and (splits[a] != splits[b]) == across]
-            if some:
-                kind = "the same pixels" if is_exact else "nearly the same pixels"
-                where = "in different splits" if across else "in one split"
-                severity = "error" if across and is_exact else "warning"
-                yield Finding(severity, f"{len(some)} pairs of images {where} have {kind}.", tuple(some[:24]))
-    unequal = [(a, b) for a, b, exact in pairs if exact and any(cells[a] != cells[b] for cells in labels.values())]
-    if unequal:
-        yield Finding("warning", f"{len(unequal)} pairs of equal images have different labels.", tuple(unequal[:24]))
 
 
 def _examples(labels: dict[str, list[str | None]], readable: Sequence[int]) -> dict[str, list[int]]:

@@ -1,14 +1,12 @@
 """A manifest's check as text for the terminal and as one HTML page with pictures."""
 
-import base64
-from io import BytesIO
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
-from PIL import Image
 
 from medbolt.core.data.check import ManifestCheck
 from medbolt.core.files import atomic_write
+from medbolt.core.thumbnail import thumbnail
 
 _SIDE = 128  # pixels of a picture in the page
 
@@ -37,7 +35,7 @@ def write_html(check: ManifestCheck, path: Path | str) -> None:
     page = environment.get_template("check.html.jinja").render(
         check=check,
         summary=_summary(check),
-        picture=lambda position: _data_uri(check, position),
+        picture=lambda position: thumbnail(check.images[position], _SIDE),
         name=lambda position: f"{check.images.references[position]}, {check.manifest.place(position)}",
     )
     with atomic_write(path) as temporary:
@@ -51,11 +49,3 @@ def _summary(check: ManifestCheck) -> str:
         f"{check.manifest.path.name}: {len(check.manifest)} images, {errors} error{'' if errors == 1 else 's'}, "
         f"{warnings} warning{'' if warnings == 1 else 's'}"
     )
-
-
-def _data_uri(check: ManifestCheck, position: int) -> str:
-    image = Image.fromarray(check.images[position].permute(1, 2, 0).numpy())
-    image.thumbnail((_SIDE, _SIDE))
-    file = BytesIO()
-    image.save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from medbolt.core.data.decode import array_to_image, array_to_mask, decode_image, decode_mask
-from medbolt.core.errors import UserError, did_you_mean, listed
+from medbolt.core.data.npz import DAMAGED, array_shape, no_archive, read_array
+from medbolt.core.errors import UserError
 
 _IN_ARCHIVE = re.compile(r"(.*?\.(?:zip|npz))/(.+)", re.IGNORECASE | re.DOTALL)
 
@@ -87,7 +88,7 @@ class ImageFiles:
             raise
         except (FileNotFoundError, IsADirectoryError, KeyError):
             raise self._missing_error([row]) from None
-        except (ValueError, OSError, BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (*DAMAGED, RuntimeError) as error:
             raise UserError(f"{self._name(row)} {_reason(error)}.") from error
 
     def missing(self) -> list[int]:
@@ -146,7 +147,7 @@ class ImageFiles:
             try:
                 self._archives[key] = ZipFile(self.root / container)
             except FileNotFoundError:
-                raise _no_archive(self.root / container) from None
+                raise no_archive(self.root / container) from None
             except (BadZipFile, OSError) as error:
                 raise UserError(f"{self.root / container} is no readable zip archive; copy it anew.") from error
         return self._archives[key]
@@ -166,49 +167,6 @@ class ImageFiles:
         return {m for m, (name, _, row) in split.items() if row.isdigit() and int(row) < sizes[name]}
 
 
-def read_array(path: Path, name: str) -> np.ndarray:
-    """Read one array of an npz file, never unpickling.
-
-    Raises:
-        UserError: if the file is missing or damaged, has no such array, or the array holds Python objects.
-    """
-    array_shape(path, name)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[name]
-    except (OSError, ValueError, BadZipFile, EOFError) as error:
-        raise UserError(f"array '{name}' of {path} is damaged; copy the file anew.") from error
-
-
-def array_shape(path: Path, name: str) -> tuple[int, ...]:
-    """Return the shape of one array of an npz file from its header alone.
-
-    Raises:
-        UserError: if the file is missing or damaged, has no such array, or the array holds Python objects.
-    """
-    try:
-        with ZipFile(path) as archive:
-            names = [member.removesuffix(".npy") for member in archive.namelist()]
-            if name not in names:
-                hint = did_you_mean(name, names)
-                raise UserError(f"{path} has no array '{name}'{hint}; it has {listed(names)}.")
-            with archive.open(f"{name}.npy") as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-    except FileNotFoundError:
-        raise _no_archive(path) from None
-    except (BadZipFile, OSError, EOFError) as error:
-        raise UserError(f"{path} is no readable npz file; copy or save it anew.") from error
-    if dtype.hasobject:
-        raise UserError(
-            f"array '{name}' of {path} holds pickled Python objects, which are never loaded; save it as numbers."
-        )
-    if not shape:
-        raise UserError(f"array '{name}' of {path} is a single number; save one row a picture.")
-    return shape
-
-
 def _present_files(root: Path, names: set[str]) -> set[str]:
     by_folder: dict[Path, list[str]] = defaultdict(list)
     for name in names:
@@ -220,13 +178,9 @@ def _present_files(root: Path, names: set[str]) -> set[str]:
     return present
 
 
-def _no_archive(path: Path) -> UserError:
-    return UserError(f"there is no archive {path}; correct the path or the root folder.")
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ValueError):
         return str(error)
-    if isinstance(error, RuntimeError | NotImplementedError):
+    if isinstance(error, RuntimeError):
         return "is encrypted or compressed in a way that cannot be read; pack its archive anew without"
     return "cannot be read; replace it or remove it from the data"

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from medbolt.core.data.base import ImageDataModule, Split
 from medbolt.core.data.dataset import ImageDataset
 from medbolt.core.data.download import download
-from medbolt.core.data.images import ImageFiles, array_shape, read_array
+from medbolt.core.data.images import ImageFiles
 from medbolt.core.data.locate import locate
+from medbolt.core.data.npz import array_shape, read_array
 from medbolt.core.errors import UserError
 
 _ORGANS = (

@@ -13,7 +13,8 @@ from medbolt.core.data.base import ImageDataModule
 from medbolt.core.data.crop import CropFieldOfView
 from medbolt.core.data.dataset import ImageDataset
 from medbolt.core.data.splits import SPLITS
-from medbolt.core.data.store import StorePlan, StoreWriter
+from medbolt.core.data.store import StorePlan
+from medbolt.core.data.store_writer import StoreWriter
 from medbolt.core.errors import UserError
 
 

@@ -48,9 +48,7 @@ def class_targets(
     """
     labels = manifest.texts(column)
     names = natural_order(set(labels)) if class_names is None else list(class_names)
-    number = {name: i for i, name in enumerate(names)}
-    if not number.keys() & set(labels) and all(label.isdigit() for label in labels):
-        number = {str(i): i for i in range(len(names))}
+    number = {label: i for i, label in enumerate(allowed_labels(set(labels), names))}
     for position, label in enumerate(labels):
         if label not in number:
             raise UserError(
@@ -58,6 +56,17 @@ def class_targets(
                 f"{did_you_mean(label, names)}; correct it or class_names ({listed(names)})."
             )
     return torch.tensor([number[label] for label in labels]), names
+
+
+def allowed_labels(labels: set[str], class_names: Sequence[str]) -> list[str]:
+    """Return what the labels of the given classes are written as: their names, or all their indices.
+
+    Example:
+        >>> allowed_labels({"mild"}, ["none", "mild"]), allowed_labels({"1"}, ["none", "mild"])
+        (['none', 'mild'], ['0', '1'])
+    """
+    are_indices = labels.isdisjoint(class_names) and all(label.isdigit() for label in labels)
+    return [str(i) for i in range(len(class_names))] if are_indices else list(class_names)
 
 
 def finding_targets(manifest: Manifest, columns: Sequence[str]) -> Tensor:

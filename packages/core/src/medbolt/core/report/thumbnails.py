@@ -1,14 +1,10 @@
 """Small pictures of test samples, embedded in the page."""
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from medbolt.core.errors import UserError
+from medbolt.core.thumbnail import thumbnail
 
 
 def thumbnails(data: Any, ids: Sequence[str], size: int = 160) -> dict[str, str]:
@@ -29,12 +25,4 @@ def thumbnails(data: Any, ids: Sequence[str], size: int = 160) -> dict[str, str]
     except UserError:
         return {}
     place = {name: position for position, name in enumerate(test.ids)}
-    return {name: _address(test.images[int(test.rows[place[name]])], size) for name in ids if name in place}
-
-
-def _address(image: Any, size: int) -> str:
-    picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(np.asarray(image), 0, -1)))
-    picture.thumbnail((size, size))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return {name: thumbnail(test.images[int(test.rows[place[name]])], size) for name in ids if name in place}

@@ -1,0 +1,158 @@
+"""Writing a prepared store, so that a killed run goes on and nothing half-written is read."""
+
+import errno
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from torch import Tensor
+
+from medbolt.core.data.store import StorePlan, load_plan
+from medbolt.core.errors import UserError
+from medbolt.core.files import atomic_write
+
+
+class StoreWriter:
+    """Write a store row by row, going on after the rows that an earlier run has finished.
+
+    Args:
+        folder: The store's folder; made when absent.
+        plan: What to write.
+
+    Raises:
+        UserError: if the folder holds another store or other files, cannot be written, or the disk is too small.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> writer = StoreWriter(Path(folder.name) / "store", StorePlan(["a", "b"], {"image": [3, 2, 2]}, {}))
+        >>> with writer:
+        ...     for row in range(writer.start, 2):
+        ...         writer.append({"image": torch.full((3, 2, 2), row, dtype=torch.uint8)})
+        >>> np.load(Path(folder.name) / "store/image.npy").sum(axis=(1, 2, 3))
+        array([ 0, 12], dtype=uint64)
+    """
+
+    def __init__(self, folder: Path, plan: StorePlan) -> None:
+        self.folder, self.plan = folder, plan
+        self.start = 0
+        """Rows that are finished already."""
+        self._files: dict[str, BinaryIO] = {}
+        self._open_files = ExitStack()
+        self._is_complete = False
+
+    def __enter__(self) -> "StoreWriter":
+        """Open the store for writing and find out where to go on."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (self.folder / "store.json").exists():
+                self._require_same(load_plan(self.folder / "store.json"))
+                self.start, self._is_complete = len(self.plan.ids), True
+            else:
+                self._open()
+        except OSError as error:
+            self._open_files.close()
+            raise self._write_error(error) from error
+        return self
+
+    def append(self, row: Mapping[str, Tensor]) -> None:
+        """Write the next row.
+
+        Raises:
+            UserError: if a picture has another shape than planned, or the disk is full.
+        """
+        for layer, shape in self.plan.layers.items():
+            if list(row[layer].shape) != shape:
+                raise UserError(
+                    f"{layer} of '{self.plan.ids[self.start]}' has shape {tuple(row[layer].shape)} instead of "
+                    f"{tuple(shape)}; all rows of a store need the same."
+                )
+        try:
+            for layer, file in self._files.items():
+                file.write(row[layer].contiguous().numpy().data)
+        except OSError as error:
+            raise self._write_error(error) from error
+        self.start += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Declare the store complete if it is; else keep the finished rows for the next run."""
+        try:
+            self._close(complete=kind is None and self.start == len(self.plan.ids))
+        except OSError as error:
+            if kind is None:
+                raise self._write_error(error) from error
+
+    def _open(self) -> None:
+        unfinished = self.folder / "unfinished.json"
+        if unfinished.exists():
+            self._require_same(load_plan(unfinished))
+        elif any(self.folder.iterdir()):
+            raise UserError(f"{self.folder} holds other files; choose an empty folder for the store.")
+        present = sum(file.stat().st_size for file in self.folder.glob("*.npy"))
+        if shutil.disk_usage(self.folder).free < self.plan.size - present:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with atomic_write(unfinished) as temporary:
+            temporary.write_text(json.dumps(asdict(self.plan), indent=1), encoding="utf-8")
+        finished = []
+        for layer, shape in self.plan.layers.items():
+            path = self.folder / f"{layer}.npy"
+            path.touch()
+            file = self._files[layer] = self._open_files.enter_context(path.open("r+b"))
+            _lock(file, self.folder)
+            header = _header((len(self.plan.ids), *shape))
+            finished.append((path.stat().st_size - len(header)) // math.prod(shape))
+            file.write(header)
+        self.start = max(0, min(finished))
+        for layer, shape in self.plan.layers.items():
+            file = self._files[layer]
+            file.seek(self.start * math.prod(shape), os.SEEK_CUR)
+            file.truncate()
+
+    def _close(self, complete: bool) -> None:
+        with self._open_files:
+            for file in self._files.values():
+                file.flush()
+                if complete:
+                    os.fsync(file.fileno())
+        if complete and not self._is_complete:
+            (self.folder / "unfinished.json").replace(self.folder / "store.json")
+
+    def _require_same(self, found: StorePlan) -> None:
+        if found != self.plan:
+            raise UserError(
+                f"{self.folder} holds a store of other images or options; choose another folder or delete this one."
+            )
+
+    def _write_error(self, error: OSError) -> UserError:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            return UserError(
+                f"there is no space for the store {self.folder}, which needs {self.plan.size / 1e9:.3g} GB; free some, "
+                "then run the preparation again to go on."
+            )
+        return UserError(f"{self.folder} cannot be written ({error.strerror}); choose another folder.")
+
+
+def _header(shape: Sequence[int]) -> bytes:
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)})
+    return file.getvalue()
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, let go however the process ends
+    except (BlockingIOError, PermissionError) as error:
+        raise UserError(f"another process is writing the store {folder}; wait for it to end.") from error

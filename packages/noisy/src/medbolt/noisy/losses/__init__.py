@@ -1,0 +1,1 @@
+"""Robust losses: plain modules of logits and target."""

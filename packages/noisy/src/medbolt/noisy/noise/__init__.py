@@ -1,0 +1,1 @@
+"""Models of label noise, and a data module that applies them."""
