@@ -1,5 +1,6 @@
 """Objectives on LightningModules that are not ours, unmodified, on one process and on two."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,7 @@ def documentation_style(folder: Path) -> tuple[LightningModule, LightningDataMod
 
 def lightning_transformer(folder: Path) -> tuple[LightningModule, LightningDataModule, dict[str, str]]:
     """Lightning's demo: log-probabilities and ``nll_loss``, dropout, an input with the targets in it."""
-    (folder / "data").mkdir(exist_ok=True)
-    (folder / "data/wikitext-2.txt").write_text("the eye has a disc a cup and vessels\n", encoding="utf-8")
-    with torch.random.fork_rng():
-        words = WikiText2(folder / "data", block_size=1, download=False)
+    words = WikiText2(folder, block_size=1, download=False)
     module = LightningTransformer(vocab_size=words.vocab_size)
     module.prepare_data = lambda: None  # it would download a text
     return module, Samples(words, validates=False), {"criterion": "functional"}
@@ -118,7 +116,7 @@ class Watches(Callback):
 def fitted(make: Callable[..., Any], method: type[ObjectiveCallback] | None, **options: Any) -> dict[str, Any]:
     """Fit a freshly seeded module, with or without a method; return what can be compared."""
     torch.manual_seed(0)
-    module, data, names = make(Path())
+    module, data, names = make()
     start = weights(module)
     watch, callback = Watches(), method(**names) if method else None
     fit = trainer(RandomState(1), watch, *([callback] if callback else []), epochs=STEPS, **options)
@@ -129,7 +127,7 @@ def fitted(make: Callable[..., Any], method: type[ObjectiveCallback] | None, **o
     result = {"losses": watch.losses, "gradient": watch.gradient, "weights": weights(module), "logged": logged}
     if callback is not None and callback.memory is not None:
         result["memory"] = dict(callback.memory.fields)
-        result["targets"] = torch.tensor([target_of(sample) for sample in data.samples])
+        result["targets"] = torch.tensor([target_of(data.samples[i]) for i in range(SIZE)])
     return result | {"start": start}
 
 
@@ -139,10 +137,7 @@ def target_of(sample: Any) -> int:
 
 def scenario(case: str, folder: Path) -> dict[str, dict[str, Any]]:
     """Fit with each method, on this process alone and on all of them."""
-    import os
-
-    os.chdir(folder)
-    make = globals()[case]
+    make = functools.partial(globals()[case], folder)
     methods = {"plain": None, "nothing": ObjectiveCallback, "tripled": Tripled, "remembers": Remembers}
     alone = {name: fitted(make, method, devices=1) for name, method in methods.items()}
     return {"alone": alone, "together": {name: fitted(make, method) for name, method in methods.items()}}
@@ -160,7 +155,9 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """What the fits alone and together gave on each of two processes."""
     if request.param is torchgeo_classification:
         pytest.importorskip("torchgeo")
-    found = run(scenario, request.param.__name__, tmp_path_factory.mktemp("foreign"), timeout=300)
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "wikitext-2.txt").write_text("the eye has a disc a cup vessels\n", encoding="utf-8")
+    found = run(scenario, request.param.__name__, folder, timeout=300)
     return {name: [process[name] for process in found] for name in ("alone", "together")}
 
 
@@ -220,7 +217,9 @@ def test_processes_agree_on_weights_and_memory(results):
 
 
 def of_the_documentation(folder: Path) -> list[dict[str, Any]]:
-    return [fitted(documentation_style, Remembers, **options) for options in ({"devices": 1}, {})]
+    return [
+        fitted(functools.partial(documentation_style, folder), Remembers, **options) for options in ({"devices": 1}, {})
+    ]
 
 
 def test_two_processes_learn_what_one_learns(tmp_path):

@@ -42,7 +42,7 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int = 2, timeo
     """
     outcomes = attempt(function, *arguments, processes=processes, timeout=timeout)
     if any(outcome.exitcode or outcome.error for outcome in outcomes):
-        raise RuntimeError("\n".join(f"process {rank}: {outcome}" for rank, outcome in enumerate(outcomes)))
+        raise RuntimeError("\n".join(f"process {rank}: {o.error or o.exitcode}" for rank, o in enumerate(outcomes)))
     return [outcome.value for outcome in outcomes]
 
 
