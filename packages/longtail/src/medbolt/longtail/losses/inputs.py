@@ -1,0 +1,59 @@
+"""Logits and targets in the form that the formulas are written in."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medbolt.core.errors import UserError
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values in float32 at least: half precision is raised, float64 is kept.
+
+    Example:
+        >>> precise(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def target_matrix(target: Tensor, logits: Tensor) -> Tensor:
+    """Return class indices as one-hot rows, and probabilities or multi-hot rows as they are, like the logits.
+
+    Args:
+        target: (B,) int64 or (B, C).
+        logits: (B, C), whose number of classes and dtype the result takes.
+
+    Example:
+        >>> target_matrix(torch.tensor([1]), torch.zeros(1, 3))
+        tensor([[0., 1., 0.]])
+    """
+    return F.one_hot(target, logits.shape[1]).to(logits) if target.ndim == 1 else target.to(logits)
+
+
+def hard(target: Tensor, loss: object) -> Tensor:
+    """Return the target if it holds class indices.
+
+    Raises:
+        UserError: for soft targets, which the loss has no formula for.
+
+    Example:
+        >>> hard(torch.tensor([2]), "a loss")
+        tensor([2])
+    """
+    if target.is_floating_point():
+        raise UserError(
+            f"{type(loss).__name__} is defined for class indices, (B,) int64, but got soft targets of shape "
+            f"{tuple(target.shape)}; leave out what mixes labels, or take another loss."
+        )
+    return target
+
+
+def hidden(logits: Tensor, where: Tensor) -> Tensor:
+    """Return logits whose marked entries count for nothing in a softmax, and for 0 where a target of 0 meets them.
+
+    Example:
+        >>> hidden(torch.zeros(1, 2), torch.tensor([[False, True]])).softmax(1)
+        tensor([[1., 0.]])
+    """
+    return logits.masked_fill(where, torch.finfo(logits.dtype).min / 4)

@@ -1,0 +1,88 @@
+"""Tell a sampler after each validation how well every class is recognised."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from medbolt.core import ClassRecall, UserError
+from medbolt.longtail.samplers.flex_rebalancing import FlexRebalancingSampler
+
+
+class RecallFeedback(Callback):
+    """Give :class:`~medbolt.longtail.FlexRebalancingSampler` the recall of each class in the last validation.
+
+    It counts on all processes together and takes effect from the next epoch. The module's ``validation_step`` must
+    return a mapping with ``"probability"`` (or ``"logits"``), (B, C), and ``"target"``, (B,), as that of
+    :class:`~medbolt.core.ClassificationTask` does. Validate once an epoch, at its end, for a run that is resumed inside
+    an epoch to repeat it exactly.
+
+    Raises:
+        UserError: at ``fit``, if the training loader has another sampler, the data module does not say how many classes
+            there are, or ``validation_step`` returns something else.
+
+    State: the last recalls, in checkpoints.
+
+    Source: MONICA's FlexRS, arXiv 2410.02010.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[RecallFeedback()], accelerator="cpu", logger=False)
+    """
+
+    def __init__(self) -> None:
+        self.recall: list[float] | None = None
+        self._metric: ClassRecall | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand the recalls to the sampler, before it makes the order of the epoch."""
+        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        if not isinstance(sampler, FlexRebalancingSampler):
+            raise UserError(
+                f"RecallFeedback drives a FlexRebalancingSampler, but the training loader has a "
+                f"{type(sampler).__name__}; train on medbolt.longtail.Resampled(data, FlexRebalancingSampler)."
+            )
+        if self.recall is not None:
+            sampler.set_class_recall(self.recall)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if not hasattr(data, "num_classes"):
+            raise UserError("RecallFeedback needs a data module with num_classes; give the Trainer a datamodule.")
+        self._metric = ClassRecall(data.num_classes).to(pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        scores = None
+        if isinstance(outputs, Mapping) and "target" in outputs:
+            scores = outputs.get("probability", outputs.get("logits"))
+        if scores is None or self._metric is None or not isinstance(outputs, Mapping):
+            raise UserError(
+                f"RecallFeedback needs validation_step of {type(pl_module).__name__} to return a dict with "
+                "'probability' and 'target'; return them."
+            )
+        self._metric.update(scores, outputs["target"])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the recalls for the next epoch."""
+        if self._metric is not None and not trainer.sanity_checking and trainer.state.fn == "fit":
+            self.recall = self._metric.compute().tolist()
+        self._metric = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the last recalls."""
+        return {"recall": self.recall}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore them."""
+        self.recall = state_dict["recall"]

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from medbolt.core import UserError
+from medbolt.longtail import BalancedSoftmaxLoss, LDAMLoss, VectorScalingLoss
+from medbolt.longtail.losses.class_counts import log_prior, smallest_count
+
+COUNTS = torch.tensor([6.0, 3.0, 1.0, 0.0])
+
+
+def test_an_empty_class_has_the_prior_of_one_sample():
+    torch.testing.assert_close(log_prior(COUNTS).exp(), torch.tensor([6.0, 3, 1, 1]) / 11)
+
+
+def test_the_smallest_count_passes_over_empty_classes():
+    assert smallest_count(COUNTS) == 1
+
+
+@pytest.mark.parametrize("counts", [[], [[1, 2]], [1.5, 2.0], [-1, 3], [0, 0]])
+def test_what_is_no_list_of_counts_is_refused(counts):
+    with pytest.raises(ValueError, match="class_counts must"):
+        BalancedSoftmaxLoss(class_counts=counts)
+
+
+def test_another_number_of_classes_is_named():
+    with pytest.raises(UserError, match="BalancedSoftmaxLoss has 2 class_counts but the network gives 3 logits"):
+        BalancedSoftmaxLoss(class_counts=[1, 2])(torch.zeros(1, 3), torch.tensor([0]))
+
+
+def test_what_a_validation_made_of_the_counts_serves_training():
+    loss, logits = LDAMLoss(class_counts=[4, 1]), torch.zeros(1, 2, requires_grad=True)
+    with torch.inference_mode():
+        loss(logits, torch.tensor([1]))
+    loss(logits, torch.tensor([1])).backward()
+    weighted = VectorScalingLoss(class_counts=[4, 1])
+    with torch.inference_mode():
+        weighted(logits, torch.tensor([1]))
+    weighted(logits, torch.tensor([1])).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_printing_shows_the_counts():
+    assert repr(BalancedSoftmaxLoss(class_counts=[1, 2])) == "BalancedSoftmaxLoss(class_counts=[1, 2])"

@@ -1,0 +1,55 @@
+import math
+
+import torch
+
+from medbolt.longtail import BalancedSoftmaxLoss, LADELoss
+
+
+def bound(logits, target, counts, regularization):
+    """Return the regularised Donsker-Varadhan bound, summed over classes by their frequency."""
+    n = [max(count, 1) for count in counts]
+    prior = [count / sum(n) for count in n]
+    total = 0
+    for c in range(5):
+        own = [z[c] for z, y in zip(logits, target, strict=True) if y == c]
+        first = sum(own) / len(own) if own else 0
+        everyone = sum(z[c].exp() / (5 * prior[y]) for z, y in zip(logits, target.tolist(), strict=True))
+        second = (everyone / len(logits)).log()
+        total -= prior[c] * (first - second - regularization * second**2)
+    return total
+
+
+def test_equals_prior_cross_entropy_and_the_bound(logits, target, counts):
+    expected = BalancedSoftmaxLoss(class_counts=counts)(logits, target) + 0.3 * bound(logits, target, counts, 0.2)
+    torch.testing.assert_close(LADELoss(0.3, 0.2, class_counts=counts)(logits, target), expected)
+
+
+def test_is_prior_cross_entropy_without_the_bound(logits, target, counts):
+    loss = LADELoss(alpha=0.0, class_counts=counts)
+    torch.testing.assert_close(loss(logits, target), BalancedSoftmaxLoss(class_counts=counts)(logits, target))
+
+
+def test_the_bound_is_smallest_at_the_log_density_ratio_of_balanced_classes():
+    """Discrete inputs whose densities are known, in a batch with the training frequencies: 90 to 30."""
+    density = torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]])  # of three inputs, given each of two classes
+    counts = [90, 30]
+    x = torch.cat([torch.repeat_interleave(torch.arange(3), (d * n).round().long()) for d, n in zip(density, counts)])  # noqa: B905
+    y = torch.repeat_interleave(torch.arange(2), torch.tensor(counts))
+    table = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    loss = LADELoss(alpha=1.0, regularization=0.1, class_counts=counts)
+    optimizer = torch.optim.LBFGS([table], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14)
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss._bound(table[x], y, torch.tensor(counts).double().log().log_softmax(0))
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    ratio = (density / density.mean(0)).log().T.double()
+    torch.testing.assert_close(table.detach(), ratio, atol=1e-4, rtol=0)
+
+
+def test_the_example_s_number():
+    loss = LADELoss(class_counts=[3, 1])(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))
+    assert math.isclose(loss.item(), (3 * math.log(4 / 3) + math.log(4)) / 4, rel_tol=1e-6)

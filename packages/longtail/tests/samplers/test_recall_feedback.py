@@ -1,0 +1,69 @@
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from medbolt.core import UserError
+from medbolt.longtail import FlexRebalancingSampler, RecallFeedback, Resampled
+
+
+class Orders(Callback):
+    """Notes the recalls in use and the samples drawn in each epoch."""
+
+    def __init__(self):
+        self.recalls, self.drawn = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 0:
+            self.recalls.append(trainer.train_dataloader.sampler.recall.tolist())
+            self.drawn.append([])
+        self.drawn[-1] += batch["index"].tolist()
+
+
+def recall_of(task, data):
+    batches = list(data.val_dataloader())
+    with torch.no_grad():
+        predicted = torch.cat([task(batch["image"]).argmax(1) for batch in batches])
+    target = torch.cat([batch["target"] for batch in batches])
+    return [(predicted[target == c] == c).double().mean().item() for c in range(4)]
+
+
+def test_the_recalls_of_a_validation_hold_in_the_next_epoch(bright, make_task, make_trainer):
+    orders, after = Orders(), []
+
+    class Measure(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            after.append(recall_of(pl_module, trainer.datamodule))
+
+    data = Resampled(bright(), FlexRebalancingSampler)
+    make_trainer(max_epochs=3, callbacks=[RecallFeedback(), orders, Measure()]).fit(make_task(), data)
+    assert orders.recalls[0] == [1, 1, 1, 1]
+    assert orders.recalls[1:] == [pytest.approx(recall) for recall in after[:2]]
+    assert len(set(map(tuple, orders.recalls))) > 1
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one(bright, make_task, make_trainer, tmp_path):
+    def run(epochs, checkpoint=None):
+        orders = Orders()
+        trainer = make_trainer(max_epochs=epochs, callbacks=[RecallFeedback(), orders])
+        task = make_task()
+        trainer.fit(task, Resampled(bright(), FlexRebalancingSampler), ckpt_path=checkpoint)
+        return trainer, task, orders
+
+    _, task, whole = run(4)
+    stopped, _, _ = run(2)
+    stopped.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed_task, resumed = run(4, tmp_path / "half.ckpt")
+    assert resumed.drawn == whole.drawn[2:]
+    torch.testing.assert_close(resumed_task.state_dict(), task.state_dict(), rtol=0, atol=0)
+
+
+def test_another_sampler_is_named(bright, make_task, make_trainer):
+    with pytest.raises(UserError, match="drives a FlexRebalancingSampler, but the training loader has a EpochSampler"):
+        make_trainer(callbacks=[RecallFeedback()]).fit(make_task(), bright())
+
+
+def test_a_validation_step_that_returns_nothing_is_named(bright, make_task, make_trainer):
+    task = make_task()
+    task.validation_step = lambda batch, batch_idx: None
+    with pytest.raises(UserError, match="validation_step of ClassificationTask to return a dict"):
+        make_trainer(callbacks=[RecallFeedback()]).fit(task, Resampled(bright(), FlexRebalancingSampler))
