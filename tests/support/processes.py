@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,7 @@ def _work(path: str, name: str, arguments: tuple[Any, ...], environment: dict[st
     import torch
 
     os.environ.update(environment)
+    set_start_method("fork", force=True)  # of the workers of data loaders; a new fork server would import all anew
     torch.set_num_threads(1)
     result: tuple[Any, str | None]
     try:

@@ -5,7 +5,15 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    WeightedRandomSampler,
+)
 from toys import trainer
 
 from medbolt.core import Indexed, ObjectiveCallback, UserError
@@ -284,6 +292,12 @@ def test_size_and_fingerprint_are_the_training_set_s():
     same_labels, other = indexed.fingerprint, Indexed(Data())
     other.data.dataset.targets = list(range(1, SIZE + 1))
     assert Indexed(Data()).fingerprint == same_labels != other.fingerprint
+
+
+def test_another_random_split_has_another_fingerprint():
+    first, second, third = Data(), Data(), Data()
+    first.dataset, second.dataset, third.dataset = (Subset(Points(), rows) for rows in ([0, 1], [0, 1], [0, 2]))
+    assert Indexed(first).fingerprint == Indexed(second).fingerprint != Indexed(third).fingerprint
 
 
 @pytest.mark.parametrize(

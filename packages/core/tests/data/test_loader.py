@@ -3,6 +3,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from toys import ToyClassifier, ToyImages, trainer, weights
 
+from medbolt.core import UserError
 from medbolt.core.data.loader import ResumableDataLoader
 from medbolt.core.data.sampler import EpochSampler
 
@@ -26,13 +27,13 @@ def test_an_interrupted_epoch_goes_on_where_it_stopped(done, options):
     batches = iter(interrupted)
     head = lists(next(batches) for _ in range(done))
     state = interrupted.state_dict()
-    assert state == {"epoch": 5, "batches": done}
+    assert state == {"epoch": 5, "batches": done, "batch_size": 4}
 
     resumed = loader(**options)
     resumed.load_state_dict(state)
     resumed.sampler.set_epoch(5)
     assert head + lists(resumed) == expected
-    assert resumed.state_dict() == {"epoch": 5, "batches": len(expected)}
+    assert resumed.state_dict() == {"epoch": 5, "batches": len(expected), "batch_size": 4}
     assert lists(resumed) == expected  # a restored position counts once
     resumed.sampler.set_epoch(6)
     assert lists(resumed) != expected
@@ -40,9 +41,24 @@ def test_an_interrupted_epoch_goes_on_where_it_stopped(done, options):
 
 def test_a_position_of_another_epoch_does_not_count():
     restored = loader()
-    restored.load_state_dict({"epoch": 2, "batches": 3})
+    restored.load_state_dict({"epoch": 2, "batches": 3, "batch_size": 9})
     restored.sampler.set_epoch(3)
     assert len(lists(restored)) == 4
+
+
+def test_an_epoch_may_go_on_with_other_processes_but_not_with_other_batches():
+    alone = loader(16, 4)
+    whole = lists(alone)
+    for rank in range(2):
+        sampler = EpochSampler(range(16), seed=3, num_replicas=2, rank=rank)
+        shared = ResumableDataLoader(range(16), 2, sampler=sampler)
+        shared.load_state_dict({"epoch": 0, "batches": 2, "batch_size": 4})
+        assert lists(shared) == [batch[rank::2] for batch in whole[2:]]
+    alone.load_state_dict({"epoch": 0, "batches": 2, "batch_size": 8})
+    with pytest.raises(
+        UserError, match="with 8 samples a batch over all processes, here it is 4; resume with"
+    ):
+        next(iter(alone))
 
 
 def test_an_epoch_that_is_left_early_is_followed_by_a_whole_one():
@@ -56,13 +72,13 @@ def test_drop_last_and_length():
     assert len(loader()) == 4
     assert len(loader(drop_last=True)) == 3
     resumed = loader(drop_last=True)
-    resumed.load_state_dict({"epoch": 0, "batches": 2})
+    resumed.load_state_dict({"epoch": 0, "batches": 2, "batch_size": 4})
     assert len(lists(resumed)) == 1
 
 
 def test_samples_without_batches():
     samples = ResumableDataLoader(range(5), batch_size=None, sampler=EpochSampler(range(5), shuffle=False))
-    samples.load_state_dict({"epoch": 0, "batches": 3})
+    samples.load_state_dict({"epoch": 0, "batches": 3, "batch_size": 1})
     assert list(samples) == [3, 4]
 
 

@@ -11,6 +11,7 @@ from medbolt.core.randomness import derive_seed
 
 _ALL = -1  # in place of a process: samplers of other data modules must draw the same order on all of them
 
+
 class RandomState(Callback):
     """Seed every training batch from (seed, epoch, process, batch), so that a resumed run equals an uninterrupted one.
 
@@ -47,7 +48,7 @@ class RandomState(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed the epoch."""
-        # A resumed epoch's iterator exists already and has drawn the numbers that the uninterrupted run drew after this.
+        # A resumed epoch's iterator exists already: it has drawn what the uninterrupted run drew after this.
         if not trainer.fit_loop.is_resuming:
             _seed_everything(self.seed, trainer.current_epoch, _ALL)
 

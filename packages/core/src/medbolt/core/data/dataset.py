@@ -103,7 +103,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return sample
 
     def select(self, positions: Sequence[int] | np.ndarray | Tensor) -> "ImageDataset":
-        """Return the samples at the given positions (repeats allowed; or a boolean mask), with their base ``index`` kept."""
+        """Return the samples at positions (repeats allowed) or of a boolean mask, with their base ``index`` kept."""
         positions = np.asarray(positions)
         chosen = torch.as_tensor(positions.nonzero()[0] if positions.dtype == bool else positions, dtype=torch.int64)
         places = chosen.tolist()

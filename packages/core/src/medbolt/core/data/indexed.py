@@ -64,12 +64,12 @@ class Indexed(LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the size and, where the data set shows ``targets``, the labels of the training set."""
+        """SHA-256 of the training set's size and, where it shows them, ``targets`` and ``indices`` (of a ``Subset``)."""
         train = self._train_set()
         digest = hashlib.sha256(str(len(train)).encode())
-        targets = getattr(train, "targets", None)
-        if targets is not None:  # a tensor, an array or a list, of anything
-            digest.update(repr(targets.tolist() if hasattr(targets, "tolist") else list(targets)).encode())
+        for column in (getattr(train, "targets", None), getattr(train, "indices", None)):
+            if column is not None:  # a tensor, an array or a list, of anything
+                digest.update(repr(column.tolist() if hasattr(column, "tolist") else list(column)).encode())
         return digest.hexdigest()
 
     def setup(self, stage: str) -> None:

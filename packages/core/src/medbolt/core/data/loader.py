@@ -6,6 +6,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from medbolt.core.data.sampler import EpochSampler
+from medbolt.core.errors import UserError
 
 
 class ResumableDataLoader(DataLoader[dict[str, Any]]):
@@ -22,7 +23,7 @@ class ResumableDataLoader(DataLoader[dict[str, Any]]):
 
     Example:
         >>> loader = ResumableDataLoader(range(6), batch_size=2, sampler=EpochSampler(range(6), shuffle=False))
-        >>> loader.load_state_dict({"epoch": 0, "batches": 2})
+        >>> loader.load_state_dict({"epoch": 0, "batches": 2, "batch_size": 2})
         >>> list(loader)
         [tensor([4, 5])]
     """
@@ -37,17 +38,27 @@ class ResumableDataLoader(DataLoader[dict[str, Any]]):
         if isinstance(self.sampler, EpochSampler):
             if restored and restored["epoch"] == self.sampler.epoch:
                 self._batches = restored["batches"]
+                if restored["batch_size"] != self._global_batch_size:
+                    raise UserError(
+                        f"the checkpoint was saved inside an epoch with {restored['batch_size']} samples a batch over "
+                        f"all processes, here it is {self._global_batch_size}; resume with the same batch_size times "
+                        "devices, or from the end of an epoch."
+                    )
             self.sampler.start = self._batches * (self.batch_size or 1)
         for batch in super().__iter__():
             self._batches += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the number of its batches handed out so far."""
+        """Return the epoch, the number of its batches handed out so far and their size over all processes."""
         if not isinstance(self.sampler, EpochSampler):
             return {}
-        return {"epoch": self.sampler.epoch, "batches": self._batches}
+        return {"epoch": self.sampler.epoch, "batches": self._batches, "batch_size": self._global_batch_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at a position saved by :meth:`state_dict`."""
+        """Continue at a position saved by :meth:`state_dict`; the iteration refuses one of other batches."""
         self._restored = dict(state)
+
+    @property
+    def _global_batch_size(self) -> int:
+        return (self.batch_size or 1) * self.sampler.num_replicas if isinstance(self.sampler, EpochSampler) else 0

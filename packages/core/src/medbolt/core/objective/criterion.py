@@ -100,8 +100,8 @@ class Criterion:
         whole = self.call(prediction, target, **self.options)
         if not torch.allclose(losses.detach().mean().float(), whole.detach().float(), rtol=1e-2, atol=1e-4):
             raise UserError(
-                f"criterion {self._name} is not the mean of its values on single samples, so it has no per-sample losses; "
-                "give it a 'reduction' attribute that supports 'none'."
+                f"criterion {self._name} is not the mean of its values on single samples, so it has no per-sample "
+                "losses; give it a 'reduction' attribute that supports 'none'."
             )
         return losses
 

@@ -175,8 +175,8 @@ def _split(
     named = {name: value for name, value in bound.arguments.items() if name not in ("args", "kwargs")}
     if len(named) < 2:
         raise UserError(
-            f"criterion '{criterion}' was called without a target; objectives need a criterion that is given prediction "
-            "and target."
+            f"criterion '{criterion}' was called without a target; objectives need a criterion that is given "
+            "prediction and target."
         )
     (_, prediction), (_, target), *options = named.items()
     return prediction, target, dict(options) | bound.arguments.get("kwargs", {})
