@@ -64,7 +64,7 @@ class Indexed(LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the training set's size and, where it shows them, ``targets`` and ``indices`` (of a ``Subset``)."""
+        """SHA-256 of the training set's size and, where it shows them, its ``targets`` and ``indices``."""
         train = self._train_set()
         digest = hashlib.sha256(str(len(train)).encode())
         for column in (getattr(train, "targets", None), getattr(train, "indices", None)):
