@@ -55,9 +55,7 @@ def test_an_epoch_may_go_on_with_other_processes_but_not_with_other_batches():
         shared.load_state_dict({"epoch": 0, "batches": 2, "batch_size": 4})
         assert lists(shared) == [batch[rank::2] for batch in whole[2:]]
     alone.load_state_dict({"epoch": 0, "batches": 2, "batch_size": 8})
-    with pytest.raises(
-        UserError, match="with 8 samples a batch over all processes, here it is 4; resume with"
-    ):
+    with pytest.raises(UserError, match="with 8 samples a batch over all processes, here it is 4; resume with"):
         next(iter(alone))
 
 

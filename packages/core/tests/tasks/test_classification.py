@@ -4,7 +4,7 @@ from lightning.pytorch import Trainer
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import nn
 
-from medbolt.core import ClassificationTask, ImageDataModule, ImageDataset, ObjectiveCallback
+from medbolt.core import ClassificationTask, ImageDataModule, ImageDataset, ObjectiveCallback, UserError
 
 SPLITS = {"train": 32, "val": 16, "test": 21}
 
@@ -89,6 +89,24 @@ def test_a_criterion_that_asks_is_told_the_class_counts(trainer):
     task = make(criterion=Asks())
     trainer(enable_checkpointing=False, max_steps=1, limit_val_batches=0).fit(task, Tiny())
     assert task.criterion.counts == [8, 8, 8, 8]
+
+
+def test_a_test_of_data_without_training_samples_still_runs(trainer):
+    class TestOnly(Tiny):
+        def load(self, split):
+            if split == "train":
+                raise UserError("there is no training split.")
+            return super().load(split)
+
+    class Asks(nn.CrossEntropyLoss):
+        def set_class_counts(self, counts):
+            self.counts = list(counts)
+
+    told, untold = make(criterion=Asks()), make(criterion=Asks())
+    trainer().test(told, Tiny(), verbose=False)
+    trainer().test(untold, TestOnly(), verbose=False)
+    assert told.criterion.counts == [8, 8, 8, 8]
+    assert not hasattr(untold.criterion, "counts")
 
 
 def test_soft_targets_train_and_are_scored_by_their_most_probable_class(trainer):
