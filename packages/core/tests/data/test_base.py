@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from toys import ToyClassifier, ToyImages, trainer
 
 from medbolt.core import DataModuleWrapper, EpochSampler, ImageDataModule, ImageDataset, UserError
@@ -255,6 +255,13 @@ def test_training_goes_on_with_the_same_data_only(checkpoint):
     ):
         trainer(epochs=2).fit(ToyClassifier(), datamodule=Odd(ToyImages()), ckpt_path=checkpoint)
     trainer().test(ToyClassifier(), datamodule=ToyImages({"train": 27}), ckpt_path=checkpoint, verbose=False)
+
+
+def test_a_search_for_the_learning_rate_is_no_resuming(tmp_path):
+    search = LearningRateFinder(num_training_steps=5)
+    module = ToyClassifier()
+    trainer(search, enable_checkpointing=True, default_root_dir=tmp_path).fit(module, datamodule=ToyImages())
+    assert len(module.seen) == 5 + 6
 
 
 def test_a_checkpoint_of_other_classes_is_refused(checkpoint):

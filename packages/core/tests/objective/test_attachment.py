@@ -55,6 +55,14 @@ def test_strict_loading_still_finds_what_is_really_missing(module, classifier):
         module.load_state_dict(plain)
 
 
+def test_a_module_inside_a_larger_one_loads_strictly(module, classifier):
+    plain = nn.ModuleDict({"inside": classifier()}).state_dict()
+    Attachment(module, "peer", nn.Linear(2, 2))
+    nn.ModuleDict({"inside": module}).load_state_dict(plain)
+    with pytest.raises(RuntimeError, match="Missing"):
+        nn.ModuleDict({"inside": module, "superpeer": nn.Linear(2, 2)}).load_state_dict(plain)
+
+
 def test_it_leaves_no_trace(module):
     before = dict(vars(module))
     hooks = (len(module._state_dict_hooks), len(module._load_state_dict_post_hooks))

@@ -1,9 +1,8 @@
-import socket
+import subprocess
+import sys
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from medbolt.noisy.losses.determinant_mutual_information import DeterminantMutualInformationLoss
 
@@ -56,26 +55,35 @@ def test_refuses_arguments_out_of_range():
         DeterminantMutualInformationLoss(epsilon=0)
 
 
-def share(rank: int, port: int, folder: str) -> None:
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    logits = LOGITS[rank::2].clone().requires_grad_()
-    loss = DeterminantMutualInformationLoss()
-    loss(logits, TARGET[rank::2]).backward()
-    torch.save(logits.grad / 2, f"{folder}/{rank}.pt")  # DDP takes the mean over processes
-    loss.eval()
-    if rank == 0:  # evaluation may have fewer batches on one process
-        loss(logits, TARGET[rank::2])
-    dist.destroy_process_group()
+_ONE_PROCESS = """
+import sys
+import torch
+import torch.distributed as dist
+from medbolt.noisy import DeterminantMutualInformationLoss
+
+rank, store, data = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+logits, target = torch.load(data, weights_only=True)
+logits = logits[rank::2].clone().requires_grad_()
+loss = DeterminantMutualInformationLoss()
+loss(logits, target[rank::2]).backward()
+torch.save(logits.grad / 2, f"{data}.{rank}")  # DDP takes the mean over processes
+loss.eval()
+if rank == 0:  # evaluation may have fewer batches on one process
+    loss(logits, target[rank::2])
+dist.destroy_process_group()
+"""
 
 
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(share, (port, str(tmp_path)), nprocs=2)
+    data = tmp_path / "data.pt"
+    torch.save((LOGITS, TARGET), data)
+    command = [sys.executable, "-c", _ONE_PROCESS]
+    processes = [subprocess.Popen([*command, str(rank), str(tmp_path / "store"), str(data)]) for rank in (0, 1)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     logits = LOGITS.clone().requires_grad_()
     DeterminantMutualInformationLoss()(logits, TARGET).backward()
     for rank in (0, 1):
-        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), logits.grad[rank::2])
+        torch.testing.assert_close(torch.load(f"{data}.{rank}", weights_only=True), logits.grad[rank::2])

@@ -160,12 +160,7 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Return the shuffled, augmented training samples."""
-        if self.trainer is not None and self.trainer.fit_loop.is_resuming and not self._is_restored:
-            # Lightning hands on a state by the name of the class, and skips a data module of another one.
-            raise UserError(
-                f"the checkpoint was not trained on {type(self).__name__}; resume with the data it was trained on, or "
-                "start anew from its weights."
-            )
+        self._require_restored()
         dataset = self.dataset("train")
         share = len(dataset) // self._world_size
         if self.drop_last is True and share < self.batch_size:
@@ -226,6 +221,16 @@ class ImageDataModule(LightningDataModule):
     @property
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0
+
+    def _require_restored(self) -> None:
+        """Refuse the checkpoint of another data module: Lightning hands a state on by the name of the class."""
+        trainer = self.trainer
+        is_resuming = trainer is not None and trainer.fit_loop.is_resuming and trainer.ckpt_path is not None
+        if is_resuming and not self._is_restored:
+            raise UserError(
+                f"the checkpoint was not trained on {type(self).__name__}; resume with the data it was trained on, or "
+                "start anew from its weights."
+            )
 
     def _check_labels(self, split: Split, dataset: ImageDataset) -> None:
         if dataset.targets is None or dataset.targets.ndim != 1:

@@ -43,5 +43,7 @@ class Attachment:
             del state_dict[key]
 
     def _excuse(self, incompatible: Any) -> None:
-        for key in [key for key in incompatible.missing_keys if key.startswith(f"{self.name}.")]:
+        # at any depth, for callbacks that average weights wrap the module
+        hidden = tuple(f".{self.name}.{key}" for key in self.submodule.state_dict())
+        for key in [key for key in incompatible.missing_keys if f".{key}".endswith(hidden)]:
             incompatible.missing_keys.remove(key)
