@@ -95,6 +95,24 @@ def test_a_foreign_run_interrupted_between_epochs_is_the_uninterrupted_one(worke
     assert whole.seen[: len(resumed.seen)] != resumed.seen
 
 
+def test_a_checkpoint_of_the_last_batch_goes_on_with_the_next_epoch(tmp_path):
+    whole = fit(Foreign(2), every_epoch(tmp_path, every_n_train_steps=4), epochs=3, enable_checkpointing=True)
+    resumed = fit(Foreign(2), path=tmp_path / "epoch=1.ckpt", epochs=3, disturb=99)
+    assert resumed.seen == whole.seen[8:]
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_an_epoch_that_is_cut_short_is_over(tmp_path):
+    class Skips(Random):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == 2 else None
+
+    whole = fit(Foreign(2), every_epoch(tmp_path), module=Skips, epochs=3, enable_checkpointing=True)
+    resumed = fit(Foreign(2), module=Skips, path=tmp_path / "epoch=1.ckpt", epochs=3, disturb=99)
+    assert resumed.seen == whole.seen[4:]
+    assert torch.equal(weights(resumed), weights(whole))
+
+
 def test_without_it_the_run_differs(tmp_path):
     class Without(Random):
         def on_fit_start(self):
@@ -125,12 +143,13 @@ def test_the_run_depends_on_the_seed_alone():
     assert len(set(first.noise)) == len(first.noise)
 
 
-def test_a_callback_that_has_run_before_begins_anew():
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_callback_that_has_run_before_begins_anew(workers):
     callback = RandomState(3)
     seen = []
     for _ in range(2):
         module = Random()
-        trainer(callback, epochs=2).fit(module, datamodule=Foreign(0))
+        trainer(callback, epochs=2).fit(module, datamodule=Foreign(workers))
         seen.append(module.seen)
     assert seen[0] == seen[1]
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
@@ -41,6 +43,14 @@ class Odd(DataModuleWrapper):
     def load(self, split):
         dataset = super().load(split)
         return dataset.select(range(1, len(dataset), 2)) if split == "train" else dataset
+
+
+class Moved(DataModuleWrapper):
+    """Keeps ids and labels, but says they are of other rows."""
+
+    def load(self, split):
+        dataset = super().load(split)
+        return replace(dataset, index=dataset.rows.flip(0))
 
 
 def drawn(loader):
@@ -89,6 +99,7 @@ def test_the_fingerprint_is_of_ids_labels_classes_and_index():
         Labels(targets.float()[:, None]).fingerprint,
         Odd(Labels(targets)).fingerprint,
         Subset(Labels(targets), fraction=0.5).fingerprint,
+        Moved(Labels(targets)).fingerprint,
     ]
     assert same not in changed
     assert len(set(changed)) == len(changed)
@@ -219,6 +230,21 @@ def test_a_wrapper_draws_as_the_wrapped_data_module_does():
             return Backwards(dataset, True, self.seed, self._world_size, self._rank, tail)
 
     assert drawn(Odd(BackwardsImages()).train_dataloader()) == [[23, 21, 19, 17], [15, 13, 11, 9], [7, 5, 3, 1]]
+
+
+def test_a_wrapper_transfers_batches_as_the_wrapped_data_module_does():
+    class Doubled(ToyImages):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return batch | {"index": batch["index"] * (2 if self.trainer.training else 3)}
+
+    class Transfers(ToyClassifier):
+        def transfer_batch_to_device(self, batch, device, dataloader_idx):
+            return batch | {"index": batch["index"] + 1}
+
+    module = Transfers()
+    trainer().fit(module, datamodule=Odd(Odd(Doubled({"val": 4}))))
+    assert {index for _, _, batch in module.seen for index in batch} <= {8, 16, 24, 32, 40, 48}
+    assert module.evaluated == [3, 6, 9, 12]
 
 
 def test_a_wrapper_prepares_the_wrapped_data_module():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from medbolt.core.batch import collate
@@ -17,6 +17,8 @@ from medbolt.core.data.transforms import EvaluationTransform, TrainingTransform
 from medbolt.core.errors import UserError, listed
 
 Split = Literal["train", "val", "test"]
+
+_FORWARDED = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer", "on_exception")
 
 
 class ImageDataModule(LightningDataModule):
@@ -284,6 +286,7 @@ class DataModuleWrapper(ImageDataModule):
     """
 
     def __init__(self, data: ImageDataModule) -> None:
+        self.data = data
         super().__init__(
             data.batch_size,
             data.num_workers,
@@ -293,7 +296,18 @@ class DataModuleWrapper(ImageDataModule):
             data.seed,
             data.drop_last,
         )
-        self.data = data
+        self.prepare_data_per_node = data.prepare_data_per_node
+        for hook in _FORWARDED:  # as attributes, for Lightning looks which hooks a data module overrides
+            setattr(self, hook, getattr(data, hook))
+
+    @property
+    def trainer(self) -> Trainer | None:
+        """The trainer, which is the wrapped data module's too."""
+        return self.data.trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.data.trainer = trainer
 
     def load(self, split: Split) -> ImageDataset:
         """Return the split of the wrapped data module."""
@@ -315,5 +329,4 @@ class DataModuleWrapper(ImageDataModule):
 
     def train_sampler(self, dataset: ImageDataset, tail: Literal["drop", "repeat"]) -> EpochSampler:
         """Return the wrapped data module's sampler, over the changed split."""
-        self.data.trainer = self.trainer
         return self.data.train_sampler(dataset, tail)
