@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import MeanMetric
 
 from medbolt.core.batch import batch_size
 from medbolt.core.errors import UserError
@@ -71,6 +72,7 @@ class ClassificationTask(LightningModule):
         self.scheduler = scheduler
         self.scheduler_interval = scheduler_interval
         metrics = classification_metrics(task, num_classes)
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self.breakdown = Breakdown(task, [str(c) for c in range(num_classes)])
@@ -101,14 +103,14 @@ class ClassificationTask(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Log loss and metrics; return probabilities and targets."""
-        outputs = self._evaluate(batch, "val")
+        outputs = self._evaluate(batch, "val", self.val_loss)
         self.val_metrics.update(outputs["probability"], self._labels(outputs["target"]))
         self.log_dict(self.val_metrics, batch_size=batch_size(batch))  # pyright: ignore[reportArgumentType]
         return outputs
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Log loss and metrics; return probabilities and targets."""
-        outputs = self._evaluate(batch, "test")
+        outputs = self._evaluate(batch, "test", self.test_loss)
         labels = self._labels(outputs["target"])
         self.test_metrics.update(outputs["probability"], labels)
         self.log_dict(self.test_metrics, batch_size=batch_size(batch))  # pyright: ignore[reportArgumentType]
@@ -137,10 +139,12 @@ class ClassificationTask(LightningModule):
             config["monitor"] = "val/loss"
         return {"optimizer": optimizer, "lr_scheduler": config}  # pyright: ignore[reportReturnType]
 
-    def _evaluate(self, batch: dict[str, Any], stage: str) -> dict[str, Tensor]:
+    def _evaluate(self, batch: dict[str, Any], stage: str, mean_loss: MeanMetric) -> dict[str, Tensor]:
         logits = self(batch["image"])
         loss = self._loss(logits, batch["target"])
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=batch_size(batch), sync_dist=True)
+        # a metric, not the value: Lightning's own mean over processes rounds shares of unequal size
+        mean_loss.update(loss, batch_size(batch))
+        self.log(f"{stage}/loss", mean_loss, prog_bar=True, batch_size=batch_size(batch))
         return {"probability": self._probability(logits), "target": batch["target"]}
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
