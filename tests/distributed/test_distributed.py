@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler, WeightedRandomSampler
 from toys import ToyClassifier, ToyImages, trainer, weights
 
-from medbolt.core import DataModuleWrapper, Indexed, ObjectiveCallback, RandomState
+from medbolt.core import ClassificationTask, DataModuleWrapper, Indexed, ObjectiveCallback, RandomState
 
 pytestmark = pytest.mark.ddp
 FIELDS = {
@@ -298,3 +298,21 @@ def test_samplers_of_others_still_share_out_every_sample(workers):
     for process in run(foreign_samplers, workers):
         for visits in process:
             assert visits.tolist() == [2] * 16
+
+
+def task_losses() -> dict[str, float]:
+    """Validate a ClassificationTask on nine samples, which two processes share five to four."""
+    torch.manual_seed(0)
+    data = ToyImages({"val": 9})
+    size = data.dataset("val")[0]["image"].numel()
+    task = ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(size, data.num_classes)), data.num_classes)
+    evaluation = trainer()
+    evaluation.validate(task, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in evaluation.callback_metrics.items()}
+
+
+@pytest.mark.ddp
+def test_the_loss_of_a_task_is_the_mean_over_all_samples():
+    (one,) = run(task_losses, processes=1)
+    for process in run(task_losses):
+        assert process == pytest.approx(one, rel=1e-5)
