@@ -6,7 +6,9 @@ from .data.folder import FolderDataModule as FolderDataModule
 from .data.indexed import Indexed as Indexed
 from .data.loader import ResumableDataLoader as ResumableDataLoader
 from .data.medmnist import MedMNISTDataModule as MedMNISTDataModule
+from .data.multi_view import MultiView as MultiView
 from .data.sampler import EpochSampler as EpochSampler
+from .data.strong_transform import StrongTransform as StrongTransform
 from .data.subset import Subset as Subset
 from .data.synthetic_fundus import SyntheticFundusDataModule as SyntheticFundusDataModule
 from .data.table import TableDataModule as TableDataModule
@@ -23,6 +25,8 @@ from .metrics.defaults import classification_metrics as classification_metrics
 from .models.timm_classifier import TimmClassifier as TimmClassifier
 from .objective.callback import ObjectiveCallback as ObjectiveCallback
 from .objective.step import TrainingStep as TrainingStep
+from .objective.training_pass import network_input as network_input
+from .objective.training_pass import training_pass as training_pass
 from .predictions.callback import PredictionTable as PredictionTable
 from .predictions.table import Predictions as Predictions
 from .predictions.table import read_predictions as read_predictions

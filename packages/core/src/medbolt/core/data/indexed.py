@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from medbolt.core.data.sampler import EpochSampler
 from medbolt.core.errors import UserError
 
 _FORWARDED = (
@@ -85,6 +86,21 @@ class Indexed(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the wrapped training loader with indices in its batches."""
         return _with_index(self._train_loader())
+
+    def train_eval_dataloader(self) -> DataLoader[Any]:
+        """Return this process's share of the training samples once each, in order, as the wrapped data set gives them.
+
+        A foreign data set has one transform, so its augmentation, if any, stays.
+        """
+        loader = self._train_loader()
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        return DataLoader(
+            _IndexedSet(loader.dataset),
+            batch_size=loader.batch_size or 32,
+            sampler=EpochSampler(loader.dataset, False, num_replicas=world, rank=rank),  # pyright: ignore[reportArgumentType]
+            num_workers=loader.num_workers,
+            collate_fn=_IndexedCollate(loader.collate_fn),
+        )
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Take the index off a training batch; then do as the wrapped data module, or the module, does."""

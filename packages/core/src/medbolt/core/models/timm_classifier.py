@@ -20,7 +20,8 @@ class TimmClassifier(nn.Module):
         drop_rate: Dropout before the head, in [0, 1).
         drop_path_rate: Stochastic depth, for models that have it.
         small_images: For images of 28 to 64 px: the first convolution becomes 3x3 with stride 1 and the pooling after
-            it goes, as MedMNIST and CIFAR ResNets have it. Residual networks with one 7x7 stem convolution only.
+            it goes, as MedMNIST and CIFAR ResNets have it; unless ``pretrained``, all weights start as PyTorch draws
+            them, as theirs do, not as timm does. Residual networks with one 7x7 stem convolution only.
         channels_last: Keep channels innermost in memory, which convolutions in bfloat16 or float16 are faster with.
 
     Shapes:
@@ -53,6 +54,8 @@ class TimmClassifier(nn.Module):
         self.features: Any = timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **options)
         if small_images:
             _adapt_stem(self.features, name)
+            if not pretrained:
+                self.features.apply(_redraw)
         self.dropout = nn.Dropout(drop_rate)
         self.head = nn.Linear(getattr(self.features, "head_hidden_size", self.features.num_features), num_classes)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -71,5 +74,9 @@ def _adapt_stem(network: nn.Module, name: str) -> None:
             f"small_images needs a network with one stem convolution, which '{name}' is not; try 'resnet18'."
         )
     network.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
+
+
+def _redraw(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+        layer.reset_parameters()

@@ -53,10 +53,20 @@ class ObjectiveCallback(Callback):
         self._captured: Captured | None = None
         self._attachments: dict[str, Attachment] = {}
         self._final_state: dict[str, Any] | None = None  # of a fit that is over, for checkpoints saved afterwards
+        self._epoch = -1  # the last that begin_epoch was called for
 
     def objective(self, step: TrainingStep) -> Tensor:
         """Return per-sample losses, (B,), differentiable with respect to ``step.logits``."""
         return step.loss()
+
+    def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do what is due between epochs: select samples, correct labels, change a schedule.
+
+        It runs on every process before the first batch of each epoch, the first epoch included, with :attr:`memory`
+        merged, and once an epoch only: also when a run is resumed, where Lightning leaves out ``on_train_epoch_end``
+        and ``on_train_epoch_start`` around an epoch's end at which a checkpoint was saved. ``trainer.current_epoch`` is
+        the epoch that begins.
+        """
 
     def attach(self, module: LightningModule, name: str, submodule: nn.Module) -> None:
         """Train a submodule with the module's optimizer; call it in ``setup``, before the optimizers are made.
@@ -97,7 +107,7 @@ class ObjectiveCallback(Callback):
         if stage != "fit":
             return
         self._release()
-        self._final_state = None
+        self._final_state, self._epoch = None, -1
         others = [c for c in trainer.callbacks if isinstance(c, ObjectiveCallback) and c.criterion == self.criterion]  # pyright: ignore[reportAttributeAccessIssue]
         stacks = [c._stack for c in others if c._stack is not None and c._stack.module is pl_module]
         self._stack = stacks[0] if stacks else ObjectiveStack(pl_module, self.criterion)
@@ -121,6 +131,9 @@ class ObjectiveCallback(Callback):
         """Begin to intercept."""
         assert self._stack is not None
         assert self._captured is not None
+        if self._epoch != trainer.current_epoch:
+            self._epoch = trainer.current_epoch
+            self.begin_epoch(trainer, pl_module)
         index: Tensor | None = getattr(trainer.datamodule, "batch_index", None)  # pyright: ignore[reportAttributeAccessIssue]
         self._stack.start(batch, index)
         self._captured.start()
@@ -164,15 +177,17 @@ class ObjectiveCallback(Callback):
         return self._generate_state_key(criterion=self.criterion, network=self.network, features=self.features)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the memory and what was attached."""
+        """Return the epoch, the memory and what was attached."""
         if self._final_state is not None:
             return self._final_state
-        state: dict[str, Any] = {name: item.submodule.state_dict() for name, item in self._attachments.items()}
-        state = {"attached": state} if state else {}
+        state: dict[str, Any] = {"epoch": self._epoch}
+        if self._attachments:
+            state["attached"] = {name: item.submodule.state_dict() for name, item in self._attachments.items()}
         return state if self.memory is None else state | {"memory": self.memory.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore them."""
+        self._epoch = state_dict["epoch"]
         attached = state_dict.get("attached", {})
         if attached.keys() != self._attachments.keys() and self._attachments:
             raise UserError(
