@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from medbolt.core.randomness import derive_seed, seeded
+from medbolt.core.randomness import derive_seed, derive_seeds, seeded
 
 GAMMA = 0x9E3779B97F4A7C15
 
@@ -61,3 +61,9 @@ def test_blocks_nest():
         with seeded(2):
             torch.rand(10)
         assert torch.equal(torch.cat([first, torch.rand(1)]), expected)
+
+
+@pytest.mark.parametrize("parts", [(), (0,), (-1, 2**40), (3, 7)])
+def test_many_seeds_are_those_derived_one_by_one(parts):
+    last = np.array([0, 1, -1, 5, 2**40, -(2**62)])
+    assert derive_seeds(*parts, last=last).tolist() == [derive_seed(*parts, int(i)) for i in last]

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 _MASK = (1 << 64) - 1
+_STEP = 0x9E3779B97F4A7C15
 
 
 def derive_seed(*parts: int) -> int:
@@ -24,14 +26,41 @@ def derive_seed(*parts: int) -> int:
         >>> derive_seed(0, 1) == derive_seed(0, 1), derive_seed(0, 1) == derive_seed(1, 0)
         (True, False)
     """
-    state = 0x9E3779B97F4A7C15
+    return _mixed(parts) >> 1
+
+
+def derive_seeds(*parts: int, last: np.ndarray) -> np.ndarray:
+    """Return ``derive_seed(*parts, i)`` for every i of an array, all at once.
+
+    Args:
+        parts: Integers, negative ones allowed.
+        last: (n,) integers.
+
+    Returns:
+        (n,) int64 seeds in [0, 2**63).
+
+    Example:
+        >>> derive_seeds(0, 1, last=np.arange(3)).tolist() == [derive_seed(0, 1, i) for i in range(3)]
+        True
+    """
+    # uint64 wraps around by itself
+    state = np.uint64(_mixed(parts)) ^ last.astype(np.int64).astype(np.uint64)
+    state += np.uint64(_STEP)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return (state >> np.uint64(1)).astype(np.int64)
+
+
+def _mixed(parts: tuple[int, ...]) -> int:
+    state = _STEP
     for part in parts:
         state ^= int(part) & _MASK  # int: NumPy's integers cannot hold the mask
-        state = (state + 0x9E3779B97F4A7C15) & _MASK
+        state = (state + _STEP) & _MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
-    return state >> 1
+    return state
 
 
 @contextmanager

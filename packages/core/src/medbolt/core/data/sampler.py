@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sized
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-from medbolt.core.randomness import derive_seed
+from medbolt.core.randomness import derive_seed, derive_seeds
+
+_CHUNK = 4096
 
 
 class Draw(int):
@@ -95,9 +98,11 @@ class EpochSampler(DistributedSampler[int]):
         if total > len(order):
             order = order.repeat(-(-total // len(order)))
         places = range(self.rank + start * self.num_replicas, total, self.num_replicas)
-        shard = order[places.start : total : self.num_replicas].tolist()
-        for place, position in zip(places, shard, strict=True):
-            yield Draw(position, derive_seed(self.seed, self.epoch, place))
+        shard = order[places.start : total : self.num_replicas]
+        seeds = derive_seeds(self.seed, self.epoch, last=np.asarray(places))
+        for begin in range(0, len(shard), _CHUNK):  # Python integers of a few samples at a time
+            chunk = slice(begin, begin + _CHUNK)
+            yield from map(Draw, shard[chunk].tolist(), seeds[chunk].tolist())
 
     def _total(self) -> int:
         size, replicas = self.epoch_size, self.num_replicas
