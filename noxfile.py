@@ -170,7 +170,7 @@ def pins(session: nox.Session) -> None:
     """Add what is missing to constraints.txt; ``-- --upgrade`` brings all of it to the newest versions."""
     projects = [f"packages/{name}/pyproject.toml" for name in PACKAGES]
     siblings = [argument for name in PACKAGES for argument in ("--no-emit-package", distribution(name))]
-    groups = ["--group", "dev", "--group", "build"]
+    groups = ["--group", "dev", "--group", "foreign", "--group", "build"]
     header = ["--custom-compile-command", "nox -s pins"]
     options = ["--python-version", "3.11", "--no-annotate", "--output-file", "constraints.txt"]
     session.run(
