@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from medbolt.core.cross_entropy import cross_entropy
+
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -49,11 +51,11 @@ def target_probability(logits: Tensor, target: Tensor, log: bool = False) -> Ten
         >>> target_probability(torch.zeros(1, 4), torch.tensor([2]))
         tensor([0.2500])
     """
-    log_p = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
     if target.is_floating_point():
+        log_p = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
         log_target = (log_p + target.to(log_p).log()).logsumexp(1)
     else:
-        log_target = log_p.gather(1, target.unsqueeze(1)).squeeze(1)
+        log_target = -cross_entropy(logits, target)
     return log_target if log else log_target.exp()
 
 

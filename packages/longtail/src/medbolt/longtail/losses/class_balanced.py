@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
 from medbolt.longtail.losses.focal import check_gamma, sigmoid_focal
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import precise, weighted_cross_entropy
 from medbolt.longtail.losses.weights import check_beta, class_weights
 
 
@@ -71,6 +70,6 @@ class ClassBalancedLoss(ClassCountsLoss):
         logits = precise(logits)
         weights = self.of_classes(logits)
         if self.loss == "softmax":
-            return reduce(F.cross_entropy(logits, target, weights, reduction="none"), self.reduction)
+            return reduce(weighted_cross_entropy(logits, target, weights), self.reduction)
         weight = target.to(logits) @ weights if target.is_floating_point() else weights[target]
         return reduce(weight * sigmoid_focal(logits, target, self.gamma), self.reduction)

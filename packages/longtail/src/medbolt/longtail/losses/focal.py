@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.inputs import precise, target_matrix
 
@@ -66,7 +67,7 @@ def softmax_focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
         tensor([0.3466])
     """
     if not target.is_floating_point():
-        nll = F.cross_entropy(logits, target, reduction="none")
+        nll = cross_entropy(logits, target)
         return _improbability(nll) ** gamma * nll
     nll = -logits.log_softmax(1)
     return (target * _improbability(nll) ** gamma * nll).sum(1)

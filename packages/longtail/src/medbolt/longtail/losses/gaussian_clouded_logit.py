@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medbolt.core.losses import Reduction
+from medbolt.core.cross_entropy import cross_entropy
+from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
 from medbolt.longtail.losses.inputs import precise
 
@@ -69,7 +69,7 @@ class GaussianCloudedLogitLoss(ClassCountsLoss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
         logits = precise(logits)
+        cloud = None
         if self.training:
-            cloud = torch.randn_like(logits).div_(3).clamp_(-1, 1).abs_()
-            logits = torch.addcmul(logits, cloud, self.of_classes(logits), value=-1)
-        return F.cross_entropy(logits, target, reduction=self.reduction)
+            cloud = torch.randn_like(logits).div_(3).clamp_(-1, 1).abs_().mul_(-self.of_classes(logits))
+        return reduce(cross_entropy(logits, target, shift=cloud), self.reduction)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.errors import UserError
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
@@ -69,8 +70,13 @@ class InfluenceBalancedLoss(ClassCountsLoss):
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
         """Return the loss."""
         logits = precise(logits)
-        losses = F.cross_entropy(logits, target, self.of_classes(logits), reduction="none")
-        influence = self._error(logits.detach(), target)
+        weights = self.of_classes(logits)
+        if target.is_floating_point():
+            losses = F.cross_entropy(logits, target, weights, reduction="none")
+            influence = (logits.detach().softmax(1) - target).abs().sum(1)
+        else:
+            nll = cross_entropy(logits, target)
+            losses, influence = weights[target] * nll, -2 * torch.expm1(-nll.detach())
         if features is not None:
             if features.ndim != 2 or len(features) != len(logits):
                 raise UserError(
@@ -79,9 +85,3 @@ class InfluenceBalancedLoss(ClassCountsLoss):
                 )
             influence = influence * precise(features.detach()).abs().sum(1)
         return reduce(losses / (influence + self.epsilon), self.reduction)
-
-    def _error(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the 1-norm of p - y, (B,)."""
-        if target.is_floating_point():
-            return (logits.softmax(1) - target).abs().sum(1)
-        return -2 * torch.expm1(-F.cross_entropy(logits, target, reduction="none"))

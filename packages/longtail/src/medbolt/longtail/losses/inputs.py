@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.errors import UserError
 
 
@@ -29,6 +30,18 @@ def target_matrix(target: Tensor, logits: Tensor) -> Tensor:
         tensor([[0., 1., 0.]])
     """
     return F.one_hot(target, logits.shape[1]).to(logits) if target.ndim == 1 else target.to(logits)
+
+
+def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return cross entropy per sample, (B,), each class's share of it times the weight of the class.
+
+    Example:
+        >>> weighted_cross_entropy(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([0.5, 2.0]))
+        tensor([1.3863])
+    """
+    if target.is_floating_point():
+        return F.cross_entropy(logits, target, weights, reduction="none")
+    return weights[target] * cross_entropy(logits, target)
 
 
 def hard(target: Tensor, loss: object) -> Tensor:

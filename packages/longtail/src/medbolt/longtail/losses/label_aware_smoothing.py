@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, smallest_count
 from medbolt.longtail.losses.inputs import precise
@@ -83,5 +83,5 @@ class LabelAwareSmoothingLoss(ClassCountsLoss):
             losses = -(target * (1 - smoothing) * log_p).sum(1) - target @ smoothing * log_p.mean(1)
         else:  # the same with log p written out: no more than one softmax
             own = logits.gather(1, target[:, None]).squeeze(1)
-            losses = F.cross_entropy(logits, target, reduction="none") + smoothing[target] * (own - logits.mean(1))
+            losses = cross_entropy(logits, target) + smoothing[target] * (own - logits.mean(1))
         return reduce(losses, self.reduction)

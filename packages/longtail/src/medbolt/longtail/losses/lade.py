@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, log_prior
 from medbolt.longtail.losses.inputs import precise
@@ -64,7 +64,7 @@ class LADELoss(ClassCountsLoss):
         """Return the loss."""
         logits = precise(logits)
         log_pi = self.of_classes(logits)
-        losses = F.cross_entropy(logits + log_pi, target, reduction="none")
+        losses = cross_entropy(logits, target, shift=log_pi)
         return reduce(losses + self.alpha * self._bound(logits, target, log_pi), self.reduction)
 
     def _bound(self, logits: Tensor, target: Tensor, log_pi: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, smallest_count
 from medbolt.longtail.losses.inputs import precise
@@ -71,8 +72,7 @@ class LDAMLoss(ClassCountsLoss):
         if target.is_floating_point():
             losses = (target * F.softplus(_log_sum_of_others(logits) - logits + margins)).sum(1)
             return reduce(losses, self.reduction)
-        handicapped = logits.scatter_add(1, target[:, None], -margins[target][:, None])
-        return F.cross_entropy(handicapped, target, reduction=self.reduction)
+        return reduce(cross_entropy(logits, target, margin=margins[target]), self.reduction)
 
 
 def _log_sum_of_others(logits: Tensor) -> Tensor:

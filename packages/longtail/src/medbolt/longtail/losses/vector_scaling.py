@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medbolt.core.losses import Reduction
+from medbolt.core.cross_entropy import cross_entropy
+from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, log_prior
 from medbolt.longtail.losses.inputs import precise
 
@@ -64,4 +64,4 @@ class VectorScalingLoss(ClassCountsLoss):
         """Return the loss."""
         logits = precise(logits)
         scale, log_pi = self.of_classes(logits)
-        return F.cross_entropy(torch.addcmul(self.tau * log_pi, logits, scale), target, reduction=self.reduction)
+        return reduce(cross_entropy(logits, target, self.tau * log_pi, scale), self.reduction)

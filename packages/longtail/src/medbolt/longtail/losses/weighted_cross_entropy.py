@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import precise, weighted_cross_entropy
 from medbolt.longtail.losses.weights import Weighting, check_beta, class_weights
 
 
@@ -63,4 +62,4 @@ class WeightedCrossEntropyLoss(ClassCountsLoss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
         logits = precise(logits)
-        return reduce(F.cross_entropy(logits, target, self.of_classes(logits), reduction="none"), self.reduction)
+        return reduce(weighted_cross_entropy(logits, target, self.of_classes(logits)), self.reduction)
