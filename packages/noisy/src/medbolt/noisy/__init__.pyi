@@ -1,3 +1,6 @@
+from .dividemix.divide_mix import DivideMix as DivideMix
+from .gradient.cdr import CDR as CDR
+from .gradient.criterion_epoch import CriterionEpoch as CriterionEpoch
 from .losses.active_passive import ActivePassiveLoss as ActivePassiveLoss
 from .losses.backward_correction import BackwardCorrectedLoss as BackwardCorrectedLoss
 from .losses.determinant_mutual_information import DeterminantMutualInformationLoss as DeterminantMutualInformationLoss
@@ -8,6 +11,14 @@ from .losses.label_smoothing import LabelSmoothingLoss as LabelSmoothingLoss
 from .losses.mean_absolute_error import MeanAbsoluteErrorLoss as MeanAbsoluteErrorLoss
 from .losses.peer_sieve import PeerSieveLoss as PeerSieveLoss
 from .losses.symmetric_cross_entropy import SymmetricCrossEntropyLoss as SymmetricCrossEntropyLoss
+from .memorizing.disc import DISC as DISC
+from .memorizing.early_learning_regularization import EarlyLearningRegularization as EarlyLearningRegularization
+from .memorizing.early_learning_regularization_plus import (
+    EarlyLearningRegularizationPlus as EarlyLearningRegularizationPlus,
+)
+from .memorizing.mixup import MixUp as MixUp
+from .memorizing.self_ensemble_label_correction import SelfEnsembleLabelCorrection as SelfEnsembleLabelCorrection
+from .memorizing.sparse_over_parameterization import SparseOverParameterization as SparseOverParameterization
 from .noise.base import LabelNoise as LabelNoise
 from .noise.class_conditional import ClassConditionalNoise as ClassConditionalNoise
 from .noise.class_dependent import ClassDependentNoise as ClassDependentNoise
@@ -20,6 +31,7 @@ from .noise.report import NoiseReport as NoiseReport
 from .noise.report import noise_report as noise_report
 from .noise.scorer import ScorerNoise as ScorerNoise
 from .noise.symmetric import SymmetricNoise as SymmetricNoise
+from .protocol.clean_test_curve import CleanTestCurve as CleanTestCurve
 from .quality.confident_joint import ClassPair as ClassPair
 from .quality.confident_joint import ConfidentJoint as ConfidentJoint
 from .quality.confident_joint import confidence_weighted_entropy as confidence_weighted_entropy
@@ -28,6 +40,9 @@ from .quality.confident_joint import label_issues as label_issues
 from .quality.confident_joint import normalized_margin as normalized_margin
 from .quality.confident_joint import self_confidence as self_confidence
 from .quality.estimate import estimate_noise_rate as estimate_noise_rate
+from .quality.folds import CrossValidationFold as CrossValidationFold
+from .quality.label_quality import LabelQuality as LabelQuality
+from .quality.weighting import ConfidentWeighting as ConfidentWeighting
 from .selection.co_teaching import CoTeaching as CoTeaching
 from .selection.co_teaching_plus import CoTeachingPlus as CoTeachingPlus
 from .selection.codis import CoDis as CoDis
@@ -38,3 +53,8 @@ from .selection.quality import SelectionQuality as SelectionQuality
 from .selection.schedule import CoTeachingSchedule as CoTeachingSchedule
 from .selection.selection import Selection as Selection
 from .selection.small_loss import SmallLossSelection as SmallLossSelection
+from .transition.anchor_points import TransitionEstimate as TransitionEstimate
+from .transition.anchor_points import estimate_transition as estimate_transition
+from .transition.anchor_points import transition_error as transition_error
+from .transition.t_revision import TRevision as TRevision
+from .transition.volminnet import VolMinNet as VolMinNet

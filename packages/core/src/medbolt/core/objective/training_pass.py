@@ -1,6 +1,7 @@
 """One pass over the training set between epochs: what the network says of every sample, without augmentation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ def training_pass(
         UserError: if the data module cannot say what its training samples are.
 
     Example:
+        >>> from medbolt.core import ObjectiveCallback
         >>> class Confidence(ObjectiveCallback):
         ...     def begin_epoch(self, trainer, pl_module):
         ...         def evaluate(batch):
@@ -50,20 +52,34 @@ def training_pass(
             "a data module, wrapped if it is not medbolt's: datamodule=medbolt.core.Indexed(datamodule)."
         )
     memory = SampleMemory(data.train_size, **fields).to(module.device)
+    with evaluation(trainer, module):
+        for batch in device_batches(trainer, module, data.train_eval_dataloader(), description):
+            index = batch["index"] if isinstance(batch, Mapping) and "index" in batch else data.batch_index
+            memory.write(index, **function(batch))
+    memory.merge(trainer.strategy)
+    return memory
+
+
+@contextmanager
+def evaluation(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Run a block inside ``fit`` in evaluation mode, without gradients and under the trainer's precision.
+
+    Afterwards every part of the module is in the mode it was in, and torch's random state is the same.
+    """
     training = {part: part.training for part in module.modules()}
     devices = [module.device] if module.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad(), trainer.precision_plugin.val_step_context():
         module.eval()
-        loader = data.train_eval_dataloader()
-        shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
-        for batch in tqdm(loader, desc=description, leave=False, disable=not shown):
-            moved = trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch, 0), dataloader_idx=0)
-            index = moved["index"] if isinstance(moved, Mapping) and "index" in moved else data.batch_index
-            memory.write(index, **function(moved))
+        yield
     for part, was_training in training.items():
         part.training = was_training
-    memory.merge(trainer.strategy)
-    return memory
+
+
+def device_batches(trainer: Trainer, module: LightningModule, loader: Iterable[Any], description: str) -> Iterator[Any]:
+    """Yield a loader's batches on the module's device, with a progress bar on process 0 where the trainer has one."""
+    shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+    for batch in tqdm(loader, desc=description, leave=False, disable=not shown):
+        yield trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch, 0), dataloader_idx=0)
 
 
 def network_input(batch: Any) -> Any:

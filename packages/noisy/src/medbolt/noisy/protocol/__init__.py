@@ -1,0 +1,1 @@
+"""What LNMBench measures, and how."""
