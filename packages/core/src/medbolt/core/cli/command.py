@@ -16,6 +16,7 @@ class Command:
         help: One line for ``medbolt --help``.
         configure: Adds the arguments to the subcommand's parser.
         run: Does the work and returns the exit code.
+        takes_rest: Options that the parser does not know are no mistake; ``run`` finds them in ``arguments.rest``.
 
     Example:
         >>> def run(arguments: Namespace) -> int:
@@ -27,3 +28,4 @@ class Command:
     help: str
     configure: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
+    takes_rest: bool = False

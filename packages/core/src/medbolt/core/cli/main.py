@@ -47,9 +47,14 @@ def _dispatch(given: list[str] | None) -> int:
     commands = {point.name: point for point in entry_points(group="medbolt.commands")}
     if args and args[0] in commands:
         command: Command = commands[args[0]].load()
-        parser = ArgumentParser(f"medbolt {command.name}", description=command.help)
+        whole = not command.takes_rest  # an abbreviation could be meant for whoever takes the rest
+        parser = ArgumentParser(f"medbolt {command.name}", description=command.help, allow_abbrev=whole)
         command.configure(parser)
-        return command.run(parser.parse_args(args[1:]))
+        arguments, rest = parser.parse_known_args(args[1:])
+        if rest and not command.takes_rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.rest = rest
+        return command.run(arguments)
     if args and not args[0].startswith("-"):
         near = did_you_mean(args[0], [*_TRAINER_COMMANDS, *commands])
         raise UserError(f"there is no subcommand '{args[0]}'{near}; medbolt --help lists them.")

@@ -1,0 +1,61 @@
+"""What is remembered of each training sample to judge its label: the label as given, and the average prediction."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from medbolt.core.errors import UserError
+from medbolt.core.memory import SampleMemory
+from medbolt.core.objective.step import TrainingStep
+from medbolt.noisy.selection.labels import Labels
+from medbolt.noisy.selection.probabilities import log_probabilities
+
+
+def number_of_classes(data: Any, module: LightningModule, given: int | None) -> int:
+    """Return the number of classes that the user, the data module or the module tells.
+
+    Raises:
+        UserError: if none does.
+    """
+    for found in (given, getattr(data, "num_classes", None), getattr(module, "num_classes", None)):
+        if isinstance(found, int):
+            return found
+    raise UserError(
+        f"neither the data module nor {type(module).__name__} has num_classes, which rows of predictions need; give "
+        "num_classes to the callback."
+    )
+
+
+def prediction_of(step: TrainingStep, labels: Labels | None) -> tuple[Tensor, Tensor]:
+    """Return detached log-probabilities, (B, K) float32, and given labels, (B,) int64, of a batch.
+
+    Args:
+        step: The training step.
+        labels: Given labels by index; without them the target counts, of soft targets the most probable class.
+
+    Raises:
+        UserError: if a sample has not one class: multi-label targets, masks.
+    """
+    logits, target = step.logits.detach(), step.target
+    one_logit = logits.ndim == 1 or logits.shape[1:] == (1,)
+    soft = target.ndim == 2 and target.shape[1] > 1
+    if logits.ndim > 2 or (soft and ((target.float().sum(1) - 1).abs() > 1e-3).any()):
+        raise UserError(
+            f"{type(step.module).__name__} predicts logits {tuple(logits.shape)} for targets {tuple(target.shape)}; "
+            "label quality is judged where each sample has one class."
+        )
+    if labels is not None:
+        given = labels.given[step.index]
+    elif soft:
+        given = target.argmax(1)
+    else:
+        given = (target.flatten() > 0.5).long() if one_logit else target.long()
+    return log_probabilities(logits).float(), given
+
+
+def moved_average(memory: SampleMemory, index: Tensor, probability: Tensor, momentum: float) -> Tensor:
+    """Return the moving averages of a batch's predictions, (B, K), which start at a sample's first prediction."""
+    old, seen = memory.read(index, "probability"), memory.seen[index]
+    return torch.where(seen[:, None], momentum * old + (1 - momentum) * probability, probability)

@@ -1,0 +1,165 @@
+"""Label issues found in out-of-fold predictions, as tables and as one page."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import jinja2
+import torch
+from torch import Tensor
+
+from medbolt.core.data.base import ImageDataModule
+from medbolt.core.files import atomic_write
+from medbolt.core.stats import auroc
+from medbolt.core.thumbnail import thumbnail
+from medbolt.noisy.quality.confident_joint import (
+    ConfidentJoint,
+    confident_joint,
+    label_issues,
+    normalized_margin,
+    self_confidence,
+)
+from medbolt.noisy.quality.table import ranks, write_csv
+from medbolt.noisy.selection.labels import training_labels
+
+_MOST_PICTURES, _MOST_PAIRS = 48, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Issues:
+    """What out-of-fold predictions say of the labels, in the order of the training samples.
+
+    Args:
+        given: (N,) int64 labels.
+        probabilities: (N, K) float64 out of fold.
+        estimate: The joint of given and true labels.
+        margin: (N,) normalized margins.
+        flagged: (N,) bool: labels taken for wrong.
+        wrong: (N,) bool: labels that are wrong, where the data know the truth.
+    """
+
+    given: Tensor
+    probabilities: Tensor
+    estimate: ConfidentJoint
+    margin: Tensor
+    flagged: Tensor
+    wrong: Tensor | None
+
+    @classmethod
+    def of(cls, data: ImageDataModule, probabilities: Tensor) -> "Issues":
+        """Judge the labels of a data module's training samples."""
+        given = data.train_targets
+        labels = training_labels(data)
+        clean = None if labels is None or labels.clean is None else labels.clean[data.dataset("train").rows]
+        return cls(
+            given,
+            probabilities,
+            confident_joint(given, probabilities),
+            normalized_margin(given, probabilities),
+            label_issues(given, probabilities),
+            None if clean is None else clean != given,
+        )
+
+    @property
+    def suggested(self) -> Tensor:
+        """(N,) int64: the most probable class."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def agreement(self) -> float:
+        """Share of samples whose label is the most probable class."""
+        return float((self.suggested == self.given).double().mean())
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the model knows no more of the labels than which is the most frequent."""
+        return self.agreement <= float(torch.bincount(self.given).max()) / len(self.given)
+
+    @property
+    def sentence(self) -> str:
+        """The result in one line."""
+        rate, flagged = _percent(self.estimate.noise_rate), int(self.flagged.sum())
+        doubt = "; do not trust it: the model predicts badly, train it longer" if self.is_weak else ""
+        return f"estimated noise rate {rate}; {flagged} of {len(self.given)} labels look wrong{doubt}"
+
+    @property
+    def truth(self) -> dict[str, str]:
+        """How right this is, by name; empty where the truth is not known."""
+        if self.wrong is None:
+            return {}
+        found = (self.flagged & self.wrong).sum()
+        facts = {"true noise rate": _percent(self.wrong.double().mean())}
+        if self.flagged.any():
+            facts["flagged labels that are wrong"] = _percent(found / self.flagged.sum())
+        if self.wrong.any():
+            facts["wrong labels that are flagged"] = _percent(found / self.wrong.sum())
+        if self.wrong.any() and not self.wrong.all():
+            facts["AUROC of the margin"] = f"{auroc(self.wrong, -self.margin):.3f}"
+        return facts
+
+
+def write_issues(issues: Issues, data: ImageDataModule, folder: Path, folds: int) -> None:
+    """Write ``issues.csv``, ``noise_matrix.csv`` and ``report.html``, each all or nothing.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
+    train, names = data.dataset("train"), list(data.class_names)
+    margin = issues.margin.tolist()
+    given, suggested = ([names[k] for k in labels.tolist()] for labels in (issues.given, issues.suggested))
+    columns = {
+        "id": list(train.ids),
+        "given": given,
+        "suggested": suggested,
+        "self_confidence": self_confidence(issues.given, issues.probabilities).tolist(),
+        "normalized_margin": margin,
+        "rank": ranks(margin),
+        "is_issue": [int(flag) for flag in issues.flagged.tolist()],
+    }
+    order = sorted(range(len(train)), key=columns["rank"].__getitem__)
+    write_csv(folder / "issues.csv", {name: [column[place] for place in order] for name, column in columns.items()})
+    matrix = issues.estimate.transition.T.tolist()  # a column each label
+    write_csv(folder / "noise_matrix.csv", {"true": names} | dict(zip(names, matrix, strict=True)))
+    shown = [place for place in order if columns["is_issue"][place]][:_MOST_PICTURES]
+    pictures = [
+        {
+            "image": thumbnail(train.images[int(train.rows[place])]),
+            "id": train.ids[place],
+            "given": given[place],
+            "suggested": suggested[place],
+            "probability": float(issues.probabilities[place].max()),
+        }
+        for place in shown
+    ]
+    page = _template().render(
+        issues=issues,
+        names=names,
+        data=type(data).__name__,
+        groups=None if train.groups is None else len(set(train.groups)),
+        folds=folds,
+        labelled=torch.bincount(issues.given, minlength=len(names)).tolist(),
+        flagged=torch.bincount(issues.given[issues.flagged], minlength=len(names)).tolist(),
+        transition=issues.estimate.transition.tolist(),
+        pairs=issues.estimate.pairs()[:_MOST_PAIRS],
+        pictures=pictures,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=version("medbolt-noisy"),
+    )
+    with atomic_write(folder / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _percent(share: Tensor | float) -> str:
+    return f"{100 * float(share):.1f} %"
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("medbolt.noisy.quality", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("issues.html.j2")
