@@ -75,6 +75,12 @@ def test_an_error_in_a_loading_process_is_the_same_sentence(config, capsys):
     assert said(capsys).endswith(".png cannot be read; replace it.")
 
 
+def test_an_option_that_a_subcommand_does_not_know_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["list", "--nonsense"])
+    assert "unrecognized arguments: --nonsense" in capsys.readouterr().err
+
+
 def test_missing_files_are_named(config, capsys):
     path = config()
     assert main(["fit", "-c", "nowhere.yaml"]) == 2

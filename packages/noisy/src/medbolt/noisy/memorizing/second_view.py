@@ -1,0 +1,78 @@
+"""A second view of the batch, and what the module's own network says of it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from medbolt.core.errors import UserError
+from medbolt.core.objective.callback import ObjectiveCallback
+from medbolt.core.objective.step import TrainingStep
+
+
+def second_view(callback: ObjectiveCallback, step: TrainingStep, strong: nn.Module | None) -> Tensor:
+    """Return a second view of the images, (B, ...): a transform of what the network saw, else ``views`` of the batch.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    if strong is not None:
+        with torch.no_grad():
+            return strong(step.inputs[0])
+    views = step.batch.get("views") if isinstance(step.batch, Mapping) else None
+    if not isinstance(views, Tensor) or views.ndim < 3 or views.shape[1] < 2:
+        raise UserError(
+            f"{type(callback).__name__} needs a second view of each image, but the batch has no 'views'; let the data "
+            "module make them, train_transform=medbolt.core.MultiView([TrainingTransform(), StrongTransform()]), or "
+            "pass a module as strong that transforms a batch of what the network is given."
+        )
+    return views[:, 1].to(step.logits.device)
+
+
+def network_logits(callback: ObjectiveCallback, step: TrainingStep, *inputs: Any) -> Tensor:
+    """Return the logits of other inputs than the step's, in the form of the step's, (n, ...).
+
+    What the callbacks captured of the step stays as it was.
+
+    Args:
+        callback: Whose network to call.
+        step: The step.
+        inputs: Positional arguments of the network, the first one (n, ...).
+
+    Raises:
+        UserError: if the network does not return what the criterion is given.
+    """
+    module = step.module
+    try:
+        network = module if callback.network == "self" else module.get_submodule(callback.network)
+    except AttributeError:
+        raise UserError(
+            f"{type(module).__name__} has no network '{callback.network}' for {type(callback).__name__} to call; name "
+            "the attribute that training_step calls, e.g. network='net'."
+        ) from None
+    with _captures_at_rest(module):
+        logits = network(*inputs)
+    shape = (len(inputs[0]), *step.logits.shape[1:])
+    if not isinstance(logits, Tensor) or logits.numel() != torch.Size(shape).numel():
+        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(
+            f"the network '{callback.network}' returned {what} where the criterion gets logits of shape {shape}; name "
+            "as network the part of the module that returns logits."
+        )
+    return logits.reshape(shape)
+
+
+@contextmanager
+def _captures_at_rest(module: LightningModule) -> Iterator[None]:
+    callbacks: list[Any] = module.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    captures = [c.capture for c in callbacks if isinstance(c, ObjectiveCallback) and c.capture.running]
+    for capture in captures:
+        capture.running = False
+    try:
+        yield
+    finally:
+        for capture in captures:
+            capture.running = True
