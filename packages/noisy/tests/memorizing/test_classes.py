@@ -8,24 +8,9 @@ from medbolt.noisy.memorizing.classes import (
     as_logits,
     as_target,
     log_probability_of,
-    number_of_classes,
 )
 
-
-class Told:
-    def __init__(self, **known):
-        self.datamodule = type("Data", (), known)()
-
-
 CALLBACK = EarlyLearningRegularization()
-
-
-def test_the_argument_wins_over_the_data():
-    assert number_of_classes(CALLBACK, Told(num_classes=4), None) == 4
-    assert number_of_classes(CALLBACK, Told(num_classes=4), 3) == 3
-    assert number_of_classes(CALLBACK, Told(), 3) == 3
-    with pytest.raises(UserError, match="EarlyLearningRegularization remembers .* pass num_classes"):
-        number_of_classes(CALLBACK, Told(), None)
 
 
 def test_logits_of_other_classes_and_of_maps_are_refused():

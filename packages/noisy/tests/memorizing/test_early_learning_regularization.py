@@ -98,7 +98,7 @@ def test_gradient_is_finite_under_bfloat16_extreme_logits_and_soft_targets(linea
 
 
 def test_says_what_it_needs(linear, module, random_data, fit):
-    with pytest.raises(UserError, match="does not say how many classes there are; pass num_classes"):
+    with pytest.raises(UserError, match="needs the number of classes, .* give it num_classes"):
         fit(module(linear()), random_data(num_classes=None), EarlyLearningRegularization())
     with pytest.raises(UserError, match=r"remembers 5 classes of each sample, .* shape \(4, 3\)"):
         fit(module(linear()), random_data(), EarlyLearningRegularization(num_classes=5))

@@ -6,7 +6,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from medbolt.noisy.selection.peer import _copied
+from medbolt.noisy.selection.peer import copied
 
 
 class AveragedNetwork:
@@ -31,7 +31,7 @@ class AveragedNetwork:
 
     def __init__(self, source: nn.Module) -> None:
         self.source = source
-        self.network = _copied(source).eval().requires_grad_(False)
+        self.network = copied(source).eval().requires_grad_(False)
 
     def match(self) -> None:
         """Take on the device and the precision of the source, which are settled after the set-up."""

@@ -1,30 +1,12 @@
 """How many classes there are, and going between logits, distributions over classes and a criterion's targets."""
 
-from typing import Any
-
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from medbolt.core.errors import UserError
 from medbolt.noisy.selection.probabilities import log_probabilities
-
-
-def number_of_classes(callback: Callback, trainer: Trainer, given: int | None) -> int:
-    """Return the number of classes: as given, else as the data module tells.
-
-    Raises:
-        UserError: if neither tells.
-    """
-    data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-    found = given if given is not None else getattr(data, "num_classes", None)
-    if found is None:
-        raise UserError(
-            f"{type(callback).__name__} remembers a value a class of each sample, but the data module does not say how "
-            "many classes there are; pass num_classes."
-        )
-    return int(found)
 
 
 def log_probability_of(callback: Callback, logits: Tensor, num_classes: int) -> Tensor:

@@ -9,8 +9,9 @@ from torch.nn.functional import one_hot
 
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
+from medbolt.noisy.class_count import class_count
 from medbolt.noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropyLoss
-from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of, number_of_classes
+from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
 from medbolt.noisy.memorizing.mixup import drawn_weight
 from medbolt.noisy.memorizing.second_view import network_logits, second_view
 from medbolt.noisy.selection.labels import reduced
@@ -109,7 +110,8 @@ class DISC(ObjectiveCallback):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        nothing, no, none = torch.zeros(number_of_classes(self, trainer, self.num_classes)), torch.tensor(False), -1
+        nothing = torch.zeros(class_count(self, self.num_classes, trainer, pl_module))
+        no, none = torch.tensor(False), -1
         memory = self.remember(
             trainer,
             **dict.fromkeys(_VIEWS, nothing),

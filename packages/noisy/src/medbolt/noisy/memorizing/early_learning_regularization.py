@@ -7,7 +7,8 @@ from torch import Tensor
 from medbolt.core.memory import SampleMemory
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
-from medbolt.noisy.memorizing.classes import log_probability_of, number_of_classes
+from medbolt.noisy.class_count import class_count
+from medbolt.noisy.memorizing.classes import log_probability_of
 
 
 class EarlyLearningRegularization(ObjectiveCallback):
@@ -69,7 +70,7 @@ class EarlyLearningRegularization(ObjectiveCallback):
         """Intercept the criterion; begin with empty targets."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self.remember(trainer, target=torch.zeros(number_of_classes(self, trainer, self.num_classes)))
+            self.remember(trainer, target=torch.zeros(class_count(self, self.num_classes, trainer, pl_module)))
 
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses with the regularization; update the targets of the batch."""

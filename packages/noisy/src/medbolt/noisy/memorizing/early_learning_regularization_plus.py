@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from medbolt.core.objective.mixing import Mix, MixedInputs
 from medbolt.core.objective.step import TrainingStep
+from medbolt.noisy.class_count import class_count
 from medbolt.noisy.memorizing.averaged_network import AveragedNetwork
-from medbolt.noisy.memorizing.classes import log_probability_of, number_of_classes
+from medbolt.noisy.memorizing.classes import log_probability_of
 from medbolt.noisy.memorizing.early_learning_regularization import log_disagreement, updated_target
 from medbolt.noisy.memorizing.mixup import drawn_mix
 from medbolt.noisy.selection.peer import PeerNetwork
@@ -149,7 +150,7 @@ class EarlyLearningRegularizationPlus(MixedInputs):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        empty = torch.zeros(number_of_classes(self, trainer, self.num_classes))
+        empty = torch.zeros(class_count(self, self.num_classes, trainer, pl_module))
         self.remember(trainer, **dict.fromkeys(_FIELDS, empty))
         peer = self._peer.make(pl_module, self.network)
         self.attach(pl_module, "peer_network", peer)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
-from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of, number_of_classes
+from medbolt.noisy.class_count import class_count
+from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
 
 
 class SelfEnsembleLabelCorrection(ObjectiveCallback):
@@ -64,7 +65,7 @@ class SelfEnsembleLabelCorrection(ObjectiveCallback):
         """Intercept the criterion; make room for the targets."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self.remember(trainer, target=torch.zeros(number_of_classes(self, trainer, self.num_classes)))
+            self.remember(trainer, target=torch.zeros(class_count(self, self.num_classes, trainer, pl_module)))
 
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses with the corrected labels; update those of the batch."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
 from medbolt.core.randomness import derive_seed
-from medbolt.noisy.memorizing.classes import as_distribution, as_logits, log_probability_of, number_of_classes
+from medbolt.noisy.class_count import class_count
+from medbolt.noisy.memorizing.classes import as_distribution, as_logits, log_probability_of
 from medbolt.noisy.memorizing.second_view import network_logits, second_view
 
 
@@ -96,7 +97,7 @@ class SparseOverParameterization(ObjectiveCallback):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        num_classes = number_of_classes(self, trainer, self.num_classes)
+        num_classes = class_count(self, self.num_classes, trainer, pl_module)
         memory = self.remember(trainer, u=torch.zeros(()), v=torch.zeros(num_classes))
         generator = torch.Generator().manual_seed(derive_seed(self.seed, 1))
         for name in ("u", "v"):

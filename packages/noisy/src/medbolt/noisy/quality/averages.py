@@ -1,9 +1,6 @@
 """What is remembered of each training sample to judge its label: the label as given, and the average prediction."""
 
-from typing import Any
-
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from medbolt.core.errors import UserError
@@ -11,21 +8,6 @@ from medbolt.core.memory import SampleMemory
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.selection.labels import Labels
 from medbolt.noisy.selection.probabilities import log_probabilities
-
-
-def number_of_classes(data: Any, module: LightningModule, given: int | None) -> int:
-    """Return the number of classes that the user, the data module or the module tells.
-
-    Raises:
-        UserError: if none does.
-    """
-    for found in (given, getattr(data, "num_classes", None), getattr(module, "num_classes", None)):
-        if isinstance(found, int):
-            return found
-    raise UserError(
-        f"neither the data module nor {type(module).__name__} has num_classes, which rows of predictions need; give "
-        "num_classes to the callback."
-    )
 
 
 def prediction_of(step: TrainingStep, labels: Labels | None) -> tuple[Tensor, Tensor]:

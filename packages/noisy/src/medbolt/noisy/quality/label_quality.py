@@ -14,7 +14,8 @@ from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
 from medbolt.core.predictions.shards import on_rank_zero
 from medbolt.core.stats import auroc
-from medbolt.noisy.quality.averages import moved_average, number_of_classes, prediction_of
+from medbolt.noisy.class_count import class_count
+from medbolt.noisy.quality.averages import moved_average, prediction_of
 from medbolt.noisy.quality.estimate import estimate_noise_rate
 from medbolt.noisy.quality.table import ranks, write_csv
 from medbolt.noisy.selection.labels import Labels, training_labels
@@ -113,7 +114,7 @@ class LabelQuality(ObjectiveCallback):
         self.remember(
             trainer,
             given=none,
-            probability=torch.zeros(number_of_classes(data, pl_module, self.num_classes)),
+            probability=torch.zeros(class_count(self, self.num_classes, trainer, pl_module)),
             **dict.fromkeys(("aum", "loss", "mean_loss"), zero),
             is_right=torch.tensor(False),
             forgotten=torch.tensor(0),

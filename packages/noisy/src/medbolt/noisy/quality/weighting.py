@@ -8,7 +8,8 @@ from torch import Tensor
 
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
-from medbolt.noisy.quality.averages import moved_average, number_of_classes, prediction_of
+from medbolt.noisy.class_count import class_count
+from medbolt.noisy.quality.averages import moved_average, prediction_of
 from medbolt.noisy.quality.confident_joint import label_issues
 from medbolt.noisy.selection.labels import Labels, training_labels
 from medbolt.noisy.selection.selection import Selection
@@ -101,7 +102,7 @@ class ConfidentWeighting(ObjectiveCallback):
             return
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         self._labels = training_labels(data)
-        classes = number_of_classes(data, pl_module, self.num_classes)
+        classes = class_count(self, self.num_classes, trainer, pl_module)
         self.remember(trainer, given=torch.tensor(-1), probability=torch.zeros(classes), weight=torch.tensor(1.0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

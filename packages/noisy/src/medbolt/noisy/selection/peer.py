@@ -55,7 +55,7 @@ class PeerNetwork:
                 f"{why} in {type(module).__name__}, so it gets no peer network; name the attribute that training_step "
                 "calls, e.g. network='net', or pass a network as peer."
             )
-        peer = _copied(network)
+        peer = copied(network)
         part = peer if not self.reinitialize else _submodule(peer, self.reinitialize)
         if part is None:
             names = listed(name for name, _ in peer.named_children())
@@ -88,7 +88,12 @@ def _submodule(module: nn.Module, path: str) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
-def _copied(network: nn.Module) -> nn.Module:
+def copied(network: nn.Module) -> nn.Module:
+    """Return a deep copy without the hooks that others put on the network.
+
+    Raises:
+        UserError: if it cannot be copied.
+    """
     with _without_foreign_hooks(network):
         try:
             return deepcopy(network)

@@ -1,0 +1,1 @@
+"""Transition matrices that nobody has to know: estimated from predictions, or learnt with the network."""
