@@ -1,4 +1,4 @@
-"""Learning with noisy labels, as losses and noise models for any PyTorch or Lightning code.
+"""Learning with noisy labels: losses, callbacks and noise models for any PyTorch or Lightning code.
 
 Everything public is importable from here and loaded on first use.
 """
