@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from toys import trainer, weights
 
 from medbolt.core import ClassificationTask, MultiView, RandomState, UserError
+from medbolt.core.randomness import derive_seed
 from medbolt.noisy import DivideMix, NoisyLabels, SymmetricNoise
 from medbolt.noisy.dividemix.split import Split, clean_probability, normalized
 
@@ -76,6 +77,23 @@ def test_samples_are_divided_by_their_losses_without_augmentation_or_training_mo
         torch.testing.assert_close(task.split.memory["clean"][:, k], clean, rtol=1e-3, atol=1e-3)
         assert torch.equal(task.split.memory["labelled"][:, k], task.split.memory["clean"][:, k] > 0.5)
     assert not torch.equal(*task.split.memory["clean"].T)
+
+
+def test_losses_are_averaged_over_the_last_epochs(blobs, network):
+    histories = []
+
+    class Histories(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            histories.append(pl_module.split.memory["loss"])
+
+    task = DivideMix(network(), 4, 0, averaged_epochs=2, optimizer=adam)
+    trainer(Histories(), epochs=3, limit_val_batches=0).fit(task, blobs(wrong=0.4))
+    assert histories[0][:, :, 0].isnan().all()
+    assert torch.equal(histories[2][:, :, 0], histories[1][:, :, 1])
+    assert not torch.equal(histories[2][:, :, 1], histories[1][:, :, 1])
+    for k, mean in enumerate(histories[2].mean(2).T):
+        clean = clean_probability(mean, derive_seed(0, 2, k)).float()
+        torch.testing.assert_close(task.split.memory["clean"][:, k], clean)
 
 
 def test_class_thresholds_and_label_prior_are_of_the_given_labels(blobs, network):

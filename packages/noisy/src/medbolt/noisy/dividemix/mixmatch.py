@@ -22,7 +22,7 @@ def predictions(networks: Sequence[nn.Module], views: Tensor) -> Tensor:
     images = views.flatten(0, 1)
     with _evaluating(networks), torch.no_grad():
         found = [network(images).float().softmax(1).unflatten(0, views.shape[:2]).mean(1) for network in networks]
-    torch.clear_autocast_cache()  # else autocast hands the pass with gradients the weights it cast without
+    torch.clear_autocast_cache()  # a cast made without gradients must not serve the pass with gradients
     return torch.stack(found)
 
 

@@ -1,0 +1,71 @@
+"""DivideMix on two processes: the same samples labelled as on one, and everything alike on both."""
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from processes import run
+from torch import nn
+from toys import ToyImages, trainer, weights
+
+from medbolt.noisy import DivideMix, NoisyLabels, SymmetricNoise
+
+pytestmark = pytest.mark.ddp
+
+
+class Counts(Callback):
+    """Keeps how many samples of each batch are labelled, and the memory of the first epoch with a choice."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, torch.Tensor] = {}
+        self.kept: list[int] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.current_epoch == 1:
+            self.first = dict(pl_module.split.memory.fields)
+        self.kept.append(int(pl_module.selection.kept.sum()))
+
+
+def fitted() -> dict[str, Any]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    batch = 12 // int(os.environ.get("WORLD_SIZE", "1"))
+    data = NoisyLabels(ToyImages({"train": 48}, batch_size=batch), SymmetricNoise(0.4))
+    task = DivideMix(
+        network, 3, 1, rampup_epochs=1, averaged_epochs=2, optimizer=lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)
+    )
+    counts = Counts()
+    trainer(counts, epochs=4, limit_val_batches=0).fit(task, data)
+    return {
+        "weights": weights(task),
+        "first": counts.first,
+        "last": dict(task.split.memory.fields),
+        "kept": counts.kept,
+    }
+
+
+@pytest.fixture(scope="module")
+def results() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What one process gives, and what each of two gives."""
+    (one,) = run(fitted, processes=1)
+    return one, run(fitted)
+
+
+def test_two_processes_label_the_samples_that_one_does(results):
+    one, two = results
+    assert one["first"]["labelled"].any()
+    assert not one["first"]["labelled"].all()
+    for process in two:
+        assert torch.equal(process["first"]["labelled"], one["first"]["labelled"])
+        for name in ("loss", "clean"):
+            torch.testing.assert_close(process["first"][name], one["first"][name], equal_nan=True, atol=1e-4, rtol=0)
+
+
+def test_processes_stay_alike_where_batches_differ_in_their_labelled_samples(results):
+    first, second = results[1]
+    assert torch.equal(first["weights"], second["weights"])
+    assert first["weights"].isfinite().all()
+    torch.testing.assert_close(first["last"], second["last"], rtol=0, atol=0, equal_nan=True)
+    assert first["kept"] != second["kept"]
