@@ -8,8 +8,8 @@ trains a second network that chooses what the first one learns from.
 """
 
 # %%
-# A module and data that know nothing of medbolt. Four classes in the plane, and fourteen dimensions of nothing, in which
-# labels can be learnt by heart.
+# A module and data that know nothing of medbolt. Four classes in the plane, and fourteen dimensions of nothing, in
+# which labels can be learnt by heart.
 
 import matplotlib.pyplot as plt
 import torch

@@ -26,7 +26,5 @@ def test_the_argument_wins_over_the_data_and_the_data_over_the_module(given, of_
 
 
 def test_it_is_asked_for_where_nobody_tells():
-    with pytest.raises(
-        UserError, match="EarlyLearningRegularization needs the number .* give it num_classes"
-    ):
+    with pytest.raises(UserError, match="EarlyLearningRegularization needs the number .* give it num_classes"):
         class_count(CALLBACK, None, Told(), Told())

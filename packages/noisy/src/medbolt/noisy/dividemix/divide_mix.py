@@ -172,6 +172,10 @@ class DivideMix(ClassificationTask):
         """Give the data module its own transform back."""
         self._restore.close()
 
+    def on_train_start(self) -> None:
+        """Bring what is remembered to the networks' device."""
+        self.split.memory.to(self.device)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Divide the samples before the first batch of an epoch: here, as a resumed run has no start of the epoch."""
         if self._epoch != self.current_epoch:

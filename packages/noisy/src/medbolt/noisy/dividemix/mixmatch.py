@@ -67,7 +67,7 @@ def mixed(images: Tensor, target: Tensor, alpha: float, generator: np.random.Gen
         >>> bool((images == 1).all()), bool((target.diag() >= 0.5).all())
         (True, True)
     """
-    weight = generator.beta(alpha, alpha)
+    weight = float(generator.beta(alpha, alpha))
     weight = max(weight, 1 - weight)
     partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
     return weight * images + (1 - weight) * images[partner], weight * target + (1 - weight) * target[partner]

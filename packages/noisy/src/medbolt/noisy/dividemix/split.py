@@ -81,8 +81,8 @@ class Split:
         # one process fits: what another machine makes of the same losses may differ in the last digits
         divided = self._fit(history, found, classes, trainer.current_epoch) if trainer.is_global_zero else None
         clean, labelled = trainer.strategy.broadcast(divided)  # pyright: ignore[reportGeneralTypeIssues]
-        device = history.device
-        self.memory.fields = {"loss": history, "clean": clean.to(device), "labelled": labelled.to(device)}
+        self.memory.fields = {"loss": history, "clean": clean, "labelled": labelled}
+        self.memory.to(module.device)
 
     def _fit(self, history: Tensor, found: SampleMemory, classes: int, epoch: int) -> tuple[Tensor, Tensor]:
         mean, label = history.nanmean(2).cpu(), found["label"].cpu()
