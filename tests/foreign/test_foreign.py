@@ -181,7 +181,8 @@ def test_an_objective_reaches_the_loss_its_gradient_and_what_is_logged(results, 
     for process in results[where]:
         plain, tripled = process["plain"], process["tripled"]
         assert tripled["losses"][0] == pytest.approx(3 * plain["losses"][0], rel=1e-5)
-        torch.testing.assert_close(tripled["gradient"], 3 * plain["gradient"], rtol=1e-4, atol=1e-6)
+        # as vectors: of 11 million entries some are sums of far larger ones, whose rounding is all they hold
+        assert (tripled["gradient"] / 3 - plain["gradient"]).norm() < 1e-5 * plain["gradient"].norm()
         if "train_loss" in tripled["logged"]:
             assert tripled["logged"]["train_loss"] == pytest.approx(tripled["losses"][-1])
 

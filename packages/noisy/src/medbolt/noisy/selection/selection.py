@@ -31,9 +31,9 @@ class Selection:
 
 
 def selections(trainer: Trainer) -> Iterator[tuple[Selection, Tensor]]:
-    """Yield what the callbacks of a trainer selected in this batch, with the index, where the batch has one."""
+    """Yield what a trainer's callbacks and module selected in this batch, with the index, where the batch has one."""
     callbacks: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-    for callback in callbacks:
-        selection = getattr(callback, "selection", None)
+    for selector in [*callbacks, trainer.lightning_module]:
+        selection = getattr(selector, "selection", None)
         if isinstance(selection, Selection) and selection.index is not None:
             yield selection, selection.index
