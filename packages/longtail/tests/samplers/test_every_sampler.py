@@ -12,17 +12,19 @@ from medbolt.longtail import (
     FlexRebalancingSampler,
     ProgressivelyBalancedSampler,
     RepeatFactorSampler,
+    ReverseSampler,
     SquareRootSampler,
 )
 
 SAMPLERS = [
     ClassBalancedSampler,
     SquareRootSampler,
+    ReverseSampler,
     ProgressivelyBalancedSampler,
     RepeatFactorSampler,
     FlexRebalancingSampler,
 ]
-MULTI_LABEL = SAMPLERS[:4]
+MULTI_LABEL = SAMPLERS[:5]
 each = pytest.mark.parametrize("kind", SAMPLERS)
 
 

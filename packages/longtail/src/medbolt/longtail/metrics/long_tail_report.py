@@ -1,0 +1,169 @@
+"""The callback that logs what happens to head, medium and tail."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import Metric
+
+from medbolt.core import UserError
+from medbolt.core.predictions.capture import Outputs
+from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.metrics.class_groups import Average, ClassGroups
+from medbolt.longtail.metrics.group_ranking import GroupAUROC, GroupAveragePrecision
+from medbolt.longtail.metrics.group_recall import GroupF1, GroupRecall
+from medbolt.longtail.posthoc.split import class_target
+
+
+class LongTailReport(Callback):
+    """Log recall, F1, AUROC and average precision of head, medium and tail classes, in validation and test.
+
+    Works with any classification LightningModule of one class a sample. Scores and targets come from the dict that the
+    step returns (``probability`` or ``logits``, and ``target``, as medbolt's tasks do), or else from the logits that
+    ``network`` puts out and from the batch. Logged are ``val/recall/head``, ``.../medium``, ``.../tail`` and
+    ``.../average``, the same of ``f1`` and, with ``ranking``, of ``auroc`` and ``average_precision``; in a test
+    ``test/...``. A group without classes or samples is left out. Counts are exact on any number of processes.
+
+    Args:
+        many: Head classes have more training samples than that.
+        few: Tail classes have fewer.
+        index_bounds: Instead, the ends of head and medium among classes ordered by frequency, as MONICA's
+            configurations give them: ``[2, 5]`` for ISIC.
+        average: What ``average`` is: ``"class"``, the mean over classes, or ``"group"``, over groups, as in MONICA.
+        ranking: Log AUROC and average precision too: ``"test"``, ``"always"`` or ``"never"``. They need all scores.
+        network: Attribute of the module whose output are the logits (dotted), or ``"self"``; read only if the step
+            returns no scores.
+
+    Raises:
+        ValueError: for another ``ranking``, or bounds that are no pair.
+        UserError: if there are no class counts to make groups by, or a step gives no scores or targets.
+
+    State, cost: counts; with ranking the scores of all samples.
+
+    Source: MONICA, arXiv 2410.02010 (groups by index, group average); Liu et al., arXiv 1904.05160 (thresholds).
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> report = LongTailReport(index_bounds=[2, 5], average="group")
+        >>> trainer = Trainer(callbacks=[report], accelerator="cpu", logger=False, enable_checkpointing=False)
+    """
+
+    def __init__(
+        self,
+        many: int = 100,
+        few: int = 20,
+        index_bounds: list[int] | None = None,
+        average: Average = "class",
+        ranking: str = "test",
+        network: str = "model",
+    ) -> None:
+        if ranking not in ("test", "always", "never"):
+            raise ValueError(f"ranking must be 'test', 'always' or 'never', got {ranking!r}")
+        if index_bounds is not None and len(index_bounds) != 2:
+            raise ValueError(f"index_bounds are the ends of head and medium, got {index_bounds}")
+        self.many, self.few, self.index_bounds = many, few, index_bounds
+        self.average: Average = average
+        self.ranking, self.network = ranking, network
+        self._metrics: dict[str, Metric] = {}
+        self._outputs: Outputs | None = None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._start(trainer, pl_module, self.ranking == "always")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._start(trainer, pl_module, self.ranking != "never")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        self._count(outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        self._count(outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log."""
+        self._log(pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log."""
+        self._log(pl_module, "test")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hook off."""
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the hook off."""
+        self._stop()
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule, ranking: bool) -> None:
+        self._stop()
+        counts = self._class_counts(trainer)
+        classes, bounds = len(counts), self.index_bounds
+        groups = ClassGroups.by_count(counts, self.many, self.few)
+        if bounds is not None:
+            groups = ClassGroups.by_index(classes, bounds[0], bounds[1])
+        kinds: dict[str, Any] = {"recall": GroupRecall, "f1": GroupF1}
+        if ranking:
+            kinds |= {"auroc": GroupAUROC, "average_precision": GroupAveragePrecision}
+        self._metrics = {n: kind(classes, groups, self.average).to(pl_module.device) for n, kind in kinds.items()}
+        self._outputs = Outputs(pl_module, self.network)
+
+    def _class_counts(self, trainer: Trainer) -> list[int]:
+        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if self.index_bounds is not None and hasattr(data, "num_classes"):
+            return [0] * data.num_classes
+        if not hasattr(data, "class_counts"):
+            raise UserError(
+                "LongTailReport groups classes by their training samples, but the data do not tell class_counts; pass "
+                "a data module that has them."
+            )
+        return data.class_counts
+
+    def _count(self, outputs: Any, batch: Any) -> None:
+        assert self._outputs is not None
+        given = outputs if isinstance(outputs, Mapping) else {}
+        scores = given.get("probability", given.get("logits"))
+        if scores is None:
+            scores = self._outputs.logits()
+            scores = precise(scores).softmax(1) if scores.ndim == 2 and scores.shape[1] > 1 else scores.sigmoid()
+        scores = scores.flatten() if scores.ndim == 2 and scores.shape[1] == 1 else scores
+        if scores.ndim == 1:
+            scores = torch.stack([1 - scores, scores], 1)
+        target = class_target(given if "target" in given else batch, type(self).__name__)
+        for metric in self._metrics.values():
+            metric.update(scores, target)
+
+    def _log(self, pl_module: LightningModule, stage: str) -> None:
+        for name, metric in self._metrics.items():
+            for group, value in metric.compute().items():
+                if not value.isnan():
+                    pl_module.log(f"{stage}/{name}/{group}", value, sync_dist=True)  # equal on all processes already
+        self._stop()
+
+    def _stop(self) -> None:
+        self._metrics = {}
+        if self._outputs is not None:
+            self._outputs.remove()
+            self._outputs = None

@@ -1,0 +1,84 @@
+"""Weights of a first stage: read without running code, matched by name, refused if they do not fit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medbolt.core.data.locate import locate
+from medbolt.core.errors import UserError, listed
+from medbolt.longtail.stages.parts import is_within
+
+
+def load_first_stage(
+    network: nn.Module, path: Path, prefix: str, reset: Sequence[str], optional: Sequence[str]
+) -> None:
+    """Load a network's weights from a checkpoint.
+
+    Args:
+        network: The network to load into.
+        path: A checkpoint of Lightning, or a file with a ``state_dict``.
+        prefix: What the names of the network's weights begin with in the checkpoint, e.g. ``"model."``. If none does,
+            the names are taken to be the network's own.
+        reset: Parts that keep the weights they have, whatever the checkpoint says of them.
+        optional: Parts that keep weights which the checkpoint lacks.
+
+    Raises:
+        UserError: if the file cannot be read or the weights are not those of this network.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "first.ckpt"
+        >>> torch.save({"state_dict": {"model.weight": torch.ones(1, 2), "model.bias": torch.zeros(1)}}, file)
+        >>> network = nn.Linear(2, 1)
+        >>> load_first_stage(network, file, "model.", reset=[], optional=[])
+        >>> network.weight.tolist()
+        [[1.0, 1.0]]
+    """
+    saved = _network_weights(_read(path), prefix)
+    own: dict[str, Tensor] = network.state_dict()
+    fixed = {name for name in own.keys() | saved.keys() if not any(is_within(name, part) for part in reset)}
+    lacking, unexpected = sorted(fixed & own.keys() - saved.keys()), sorted(fixed & saved.keys() - own.keys())
+    missing = [name for name in lacking if not any(is_within(name, part) for part in optional)]
+    if missing or unexpected:
+        faults = [f"lacks {listed(missing)}"] * bool(missing)
+        faults += [f"has {listed(unexpected)} in excess"] * bool(unexpected)
+        raise UserError(
+            f"the checkpoint {path} is not of this {type(network).__name__}: it {' and '.join(faults)}; take the "
+            "network of the first stage, or name as reset what is another."
+        )
+    fixed -= set(lacking)
+    for name in sorted(fixed):
+        if saved[name].shape != own[name].shape:
+            raise UserError(
+                f"the checkpoint {path} has '{name}' of shape {tuple(saved[name].shape)}, this "
+                f"{type(network).__name__} of {tuple(own[name].shape)}; take the network of the first stage, or name "
+                "the part as reset."
+            )
+    with torch.no_grad():
+        for name in fixed:
+            own[name].copy_(saved[name])
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        checkpoint = torch.load(locate(path), map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise UserError(
+            f"the checkpoint {path} is damaged or holds pickled Python objects, which could run code when loaded; save "
+            "the first stage's weights anew, as tensors."
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise UserError(f"{path} is no checkpoint that torch can read; name the one of the first stage.") from error
+    weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if weights is None or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} holds no state_dict; name a checkpoint of Lightning or a file of plain weights.")
+    return weights
+
+
+def _network_weights(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    own = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+    return own or dict(saved)

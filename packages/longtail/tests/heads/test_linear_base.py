@@ -1,0 +1,39 @@
+import pytest
+import torch
+from torch import nn
+
+from medbolt.longtail import DisAlignHead, LearnableScalingHead, TauNormalizedHead
+
+HEADS = [DisAlignHead, LearnableScalingHead, TauNormalizedHead]
+each_head = pytest.mark.parametrize("kind", HEADS)
+
+
+@each_head
+def test_the_layer_beneath_is_a_copy_that_nothing_trains(kind, linear):
+    head = kind.from_linear(linear)
+    before = linear.weight.detach().clone()
+    head.requires_grad_(True)
+    assert not {"weight", "bias"} & {name for name, _ in head.named_parameters()}
+    with torch.no_grad():
+        linear.weight.zero_()
+    assert torch.equal(head.weight, before)
+    assert head.weight.dtype == torch.float64
+
+
+@each_head
+def test_a_first_stage_s_checkpoint_loads_into_the_head(kind, linear):
+    head = kind(6, 4).double()
+    incompatible = head.load_state_dict(linear.state_dict(), strict=False)
+    assert not incompatible.unexpected_keys
+    assert torch.equal(head.weight, linear.weight)
+    assert torch.equal(head.bias, linear.bias)
+
+
+@each_head
+def test_a_layer_without_bias(kind, features):
+    layer = nn.Linear(6, 4, bias=False).double()
+    head = kind.from_linear(layer)
+    assert head.bias is None
+    assert set(layer.state_dict()) <= set(head.state_dict())
+    assert "bias" not in head.state_dict()
+    assert head(features).shape == (7, 4)

@@ -1,0 +1,103 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from medbolt.core import UserError
+from medbolt.longtail import ClassGroups, GroupAUROC, GroupF1, GroupRecall, LongTailReport
+
+KINDS = {"recall": GroupRecall, "f1": GroupF1, "auroc": GroupAUROC}
+
+
+def expected(task, data, groups, average="class"):
+    batches = list(data.test_dataloader())
+    with torch.no_grad():
+        probability = torch.cat([task.model.eval()(batch["image"]) for batch in batches]).softmax(1)
+    target = torch.cat([batch["target"] for batch in batches])
+    found = {}
+    for name, kind in KINDS.items():
+        metric = kind(4, groups, average)
+        metric.update(probability, target)
+        found |= {f"test/{name}/{group}": float(value) for group, value in metric.compute().items()}
+    return {name: value for name, value in found.items() if value == value}
+
+
+def test_groups_by_training_samples(bright, make_task, make_trainer):
+    task, report = make_task(), LongTailReport(many=30, few=6)
+    trainer = make_trainer(callbacks=[report], max_epochs=2)
+    trainer.fit(task, bright())
+    assert {"val/recall/head", "val/recall/medium", "val/f1/tail", "val/recall/average"} <= set(
+        trainer.callback_metrics
+    )
+    assert "val/auroc/head" not in trainer.callback_metrics
+    (found,) = trainer.test(task, bright(), verbose=False)
+    groups = ClassGroups((0,), (1, 2), (3,))
+    assert {name: found[name] for name in expected(task, bright(), groups)} == pytest.approx(
+        expected(task, bright(), groups)
+    )
+    assert "test/average_precision/average" in found
+
+
+def test_groups_by_index_and_their_average(bright, make_task, make_trainer):
+    task, report = make_task(), LongTailReport(index_bounds=[0, 3], average="group", ranking="always")
+    trainer = make_trainer(callbacks=[report])
+    trainer.fit(task, bright())
+    assert "val/auroc/tail" in trainer.callback_metrics
+    (found,) = trainer.test(task, bright(), verbose=False)
+    values = expected(task, bright(), ClassGroups((), (0, 1, 2), (3,)), "group")
+    assert {name: found[name] for name in values} == pytest.approx(values)
+    assert "test/recall/head" not in found
+
+
+class Foreign(LightningModule):
+    """Returns nothing from its steps."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.net = network
+
+    def test_step(self, batch, batch_idx):
+        self.log("loss", F.cross_entropy(self.net(batch["image"]), batch["target"]))
+
+
+def test_a_foreign_module_s_network_is_read(bright, make_task, make_trainer):
+    task = make_task()
+    (plain,) = make_trainer(callbacks=[LongTailReport(30, 6)]).test(task, bright(), verbose=False)
+    report = LongTailReport(30, 6, network="net")
+    (found,) = make_trainer(callbacks=[report]).test(Foreign(task.model), bright(), verbose=False)
+    assert {k: v for k, v in found.items() if "/" in k} == pytest.approx({k: v for k, v in plain.items() if k in found})
+    assert not task.model._forward_hooks
+
+
+def test_one_logit_of_two_classes(bright, make_trainer):
+    class Two(bright):
+        class_names = ["a", "b"]
+
+        def load(self, split):
+            dataset = super().load(split)
+            dataset.targets.clamp_(max=1)
+            return dataset
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
+
+    class Binary(Foreign):
+        def test_step(self, batch, batch_idx):
+            self.net(batch["image"])
+
+    report = LongTailReport(36, 36, network="net")
+    (found,) = make_trainer(callbacks=[report]).test(Binary(network), Two(), verbose=False)
+    assert set(found) >= {"test/recall/head", "test/recall/average", "test/auroc/head"}
+
+
+def test_steps_and_data_that_do_not_tell_are_named(bright, make_task, make_trainer):
+    with pytest.raises(UserError, match="do not tell class_counts"):
+        make_trainer(callbacks=[LongTailReport()]).test(make_task(), bright().test_dataloader())
+    with pytest.raises(UserError, match="no Foreign.model to take logits from"):
+        make_trainer(callbacks=[LongTailReport()]).test(Foreign(make_task().model), bright())
+
+
+@pytest.mark.parametrize("options", [{"ranking": "sometimes"}, {"index_bounds": [3]}])
+def test_values_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match="ranking must be|index_bounds are"):
+        LongTailReport(**options)

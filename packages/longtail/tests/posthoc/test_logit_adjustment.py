@@ -1,0 +1,132 @@
+import pytest
+import torch
+
+from medbolt.core import UserError
+from medbolt.longtail import PosthocLogitAdjustment, adjust_logits
+
+COUNTS = [40, 20, 10, 5]
+
+
+def test_equals_the_formula_entry_by_entry():
+    logits, counts, prior = torch.randn(6, 3).double(), [70, 20, 10], [0.2, 0.5, 0.3]
+    log = torch.tensor
+    expected = [
+        [float(z[c] - 0.7 * log(counts[c] / 100).log() + log(prior[c]).log()) for c in range(3)] for z in logits
+    ]
+    found = adjust_logits(logits, counts, 0.7, [2 * p for p in prior])
+    torch.testing.assert_close(found, torch.tensor(expected).double(), atol=1e-6, rtol=0)
+    assert torch.equal(adjust_logits(logits, counts, 0.0), logits)
+
+
+def test_posteriors_move_to_the_test_frequencies(gaussians):
+    logits, _ = gaussians(50)
+    likelihood = logits - torch.tensor([0.95, 0.05]).double().log()
+    expected = (likelihood + torch.tensor([0.4, 0.6]).double().log()).softmax(1)
+    torch.testing.assert_close(adjust_logits(logits, [95, 5], 1.0, [0.4, 0.6]).softmax(1), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.0])
+def test_an_empty_class_is_never_predicted(tau):
+    logits = torch.tensor([[0.0, 9.0, 1.0]], requires_grad=True)
+    adjusted = adjust_logits(logits, [5, 0, 5], tau)
+    assert adjusted.argmax(1).item() == 2
+    adjusted.softmax(1)[0, 2].backward()
+    assert adjusted.isfinite().all()
+    assert logits.grad.isfinite().all()
+    assert adjust_logits(logits, [5, 5, 5], 1.0, [1, 1, 0]).argmax(1).item() == 1
+
+
+def test_half_precision_is_raised():
+    assert adjust_logits(torch.zeros(2, 2, dtype=torch.float16), [10**6, 1]).dtype == torch.float32
+
+
+def test_the_recall_of_the_tail_rises_with_tau(gaussians):
+    logits, target = gaussians(4000)
+    predictions = [adjust_logits(logits, [95, 5], tau).argmax(1) for tau in (0, 0.5, 1, 2)]
+    tail = [float((p[target == 1] == 1).float().mean()) for p in predictions]
+    head = [float((p[target == 0] == 0).float().mean()) for p in predictions]
+    assert tail == sorted(tail)
+    assert head == sorted(head, reverse=True)
+    assert tail[2] > tail[0] + 0.3
+
+
+def test_tuning_finds_that_exact_posteriors_need_one(gaussians):
+    adjustment = PosthocLogitAdjustment(tau=None, class_counts=[95, 5])
+    logged = adjustment.tune(*gaussians(100_000))
+    assert adjustment.tau == pytest.approx(1.0, abs=0.15)
+    test_logits, test_target = gaussians(20_000, share=0.5, seed=1)
+    accuracy = (adjustment.adjusted(test_logits).argmax(1) == test_target).float().mean()
+    plain = (test_logits.argmax(1) == test_target).float().mean()
+    assert accuracy == pytest.approx(0.8413, abs=0.01)  # the best there is
+    assert plain < 0.7
+    assert logged == {"tau": adjustment.tau, "balanced_accuracy": pytest.approx(0.8413, abs=0.01)}
+
+
+def test_of_equal_values_it_takes_the_smallest():
+    adjustment = PosthocLogitAdjustment(None, class_counts=[3, 1], grid=[2.0, 0.5, 1.0])
+    adjustment.tune(torch.tensor([[9.0, 0.0], [0.0, 9.0]]).double(), torch.tensor([0, 1]))
+    assert adjustment.tau == 0.5
+
+
+def test_it_takes_the_counts_of_the_data_and_logs_what_it_does(bright, noting, make_trainer):
+    task, adjustment = noting(), PosthocLogitAdjustment(2.0)
+    trainer = make_trainer(callbacks=[adjustment])
+    trainer.fit(task, bright())
+    assert {"val/posthoc_tau", "val/posthoc_balanced_accuracy"} <= set(trainer.callback_metrics)
+    trainer.test(task, bright(), verbose=False)
+    expected = adjust_logits(torch.cat(task.raw["test"]), COUNTS, 2.0)
+    torch.testing.assert_close(torch.cat(task.seen["test"]), expected)
+
+
+def test_a_checkpoint_keeps_counts_and_tau(bright, make_task, make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[tuned := PosthocLogitAdjustment(None)], max_epochs=2)
+    trainer.fit(make_task(), bright())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    torch.load(tmp_path / "last.ckpt", weights_only=True)
+    tuned_tau, tuned.tau = tuned.tau, -1.0
+    other = PosthocLogitAdjustment(None)
+    run = make_trainer(callbacks=[other])
+    run.test(make_task(), bright().test_dataloader(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    assert other.tau == tuned_tau
+    assert other.class_counts == COUNTS
+    fixed = PosthocLogitAdjustment(0.3, class_counts=[1, 1, 1, 1])
+    make_trainer(callbacks=[fixed]).test(make_task(), bright(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    assert (fixed.tau, fixed.class_counts) == (0.3, [1, 1, 1, 1])
+
+
+def test_raises_the_recall_of_the_tail_of_a_trained_task(bright, make_task, make_trainer):
+    def tail(callbacks):
+        task = make_task()
+        trainer = make_trainer(callbacks=callbacks, max_epochs=6)
+        trainer.fit(task, bright())
+        (metrics,) = trainer.test(task, bright(), verbose=False)
+        return metrics["test/recall/d"], metrics["test/balanced_accuracy"]
+
+    assert tail([PosthocLogitAdjustment(3.0)])[0] >= tail([])[0]
+    assert tail([PosthocLogitAdjustment(None)])[1] >= tail([])[1]
+
+
+def test_unknown_counts_are_named(bright, make_task, make_trainer):
+    with pytest.raises(UserError, match="does not know how many training samples"):
+        make_trainer(callbacks=[PosthocLogitAdjustment()]).test(make_task(), bright().test_dataloader())
+
+
+def test_counts_of_other_classes_are_named(bright, make_task, make_trainer):
+    with pytest.raises(UserError, match="has 2 class_counts .* gives 4 logits"):
+        make_trainer(callbacks=[PosthocLogitAdjustment(class_counts=[1, 2])]).test(make_task(), bright())
+
+
+def test_nothing_to_tune_on_is_said(bright, make_task, make_trainer):
+    with pytest.raises(UserError, match="validation samples, but the data have no val_dataloader"):
+        make_trainer(callbacks=[PosthocLogitAdjustment(None, class_counts=COUNTS)]).test(
+            make_task(), bright().test_dataloader()
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"grid": []}, "grid"), ({"test_prior": [0, 0]}, "prior"), ({"test_prior": [-1, 2]}, "prior")],
+)
+def test_values_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        PosthocLogitAdjustment(**options)
