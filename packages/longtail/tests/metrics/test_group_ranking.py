@@ -2,25 +2,43 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medbolt.longtail import ClassGroups, GroupAUROC, GroupAveragePrecision, class_auroc, class_average_precision
+from medbolt.longtail import ClassGroups, GroupRanking, class_auroc, class_average_precision
 
-KINDS = [(GroupAUROC, roc_auc_score), (GroupAveragePrecision, average_precision_score)]
-each_kind = pytest.mark.parametrize(("kind", "score"), KINDS)
+SCORES = {"auroc": roc_auc_score, "average_precision": average_precision_score}
+each_score = pytest.mark.parametrize("name", SCORES)
 
 
-@each_kind
+def of(name, found):
+    return {key.removeprefix(f"{name}/"): value for key, value in found.items() if key.startswith(f"{name}/")}
+
+
+@each_score
 @pytest.mark.parametrize("average", ["class", "group"])
-def test_agrees_with_a_loop_over_classes(kind, score, average, scores, target, groups, fed, by_group):
-    values = [score((target == c).numpy(), scores[:, c].numpy()) for c in range(5)]
-    assert fed(kind(6, groups, average), scores, target) == pytest.approx(by_group(values, average), abs=1e-6)
+def test_agrees_with_a_loop_over_classes(name, average, scores, target, groups, fed, by_group):
+    values = [SCORES[name]((target == c).numpy(), scores[:, c].numpy()) for c in range(5)]
+    found = fed(GroupRanking(6, groups, average), scores, target)
+    assert of(name, found) == pytest.approx(by_group(values, average), abs=1e-6)
 
 
-@each_kind
-def test_several_labels_a_sample(kind, score, scores, groups, fed, by_group):
+@each_score
+def test_several_labels_a_sample(name, scores, groups, fed, by_group):
     labels = torch.randint(0, 2, (60, 6), generator=torch.Generator().manual_seed(2))
     labels[:, 5] = 0
-    values = [score(labels[:, c].numpy(), scores[:, c].numpy()) for c in range(5)]
-    assert fed(kind(6, groups), scores, labels) == pytest.approx(by_group(values, "class"), abs=1e-6)
+    values = [SCORES[name](labels[:, c].numpy(), scores[:, c].numpy()) for c in range(5)]
+    found = fed(GroupRanking(6, groups), scores, labels)
+    assert of(name, found) == pytest.approx(by_group(values, "class"), abs=1e-6)
+
+
+def test_the_scores_given_stay_as_they_are(scores, target, groups):
+    before, metric = scores.clone(), GroupRanking(6, groups)
+    metric.update(scores, target)
+    first = metric.compute()
+    metric._computed = None
+    assert {k: float(v) for k, v in metric.compute().items()} == {k: float(v) for k, v in first.items()}
+    column = scores[:, :1].clone()
+    class_auroc(column, (target == 0)[:, None])
+    assert torch.equal(scores, before)
+    assert torch.equal(column, before[:, :1])
 
 
 def test_ties_throughout_are_chance():
@@ -46,10 +64,15 @@ def test_large_counts_do_not_lose_precision():
     assert float(found[1]) == pytest.approx(roc_auc_score(target.numpy(), score.numpy()), abs=1e-12)
 
 
-@each_kind
-def test_half_precision_scores_and_one_sample(kind, score):
-    metric = kind(2, ClassGroups((0,), (), (1,)))
+def test_half_precision_scores_and_one_sample():
+    metric = GroupRanking(2, ClassGroups((0,), (), (1,)))
     metric.update(torch.tensor([[0.3, 0.7]], dtype=torch.bfloat16), torch.tensor([1]))
-    assert metric.compute()["head"].isnan()
+    found = metric.compute()
+    assert found["auroc/head"].isnan()
+    assert found["average_precision/head"].isnan()
+    assert found["average_precision/tail"] == 1
+
+
+def test_classes_that_there_are_not_are_refused():
     with pytest.raises(ValueError, match="num_classes=2"):
-        kind(2, ClassGroups((0,), (), (2,)))
+        GroupRanking(2, ClassGroups((0,), (), (2,)))

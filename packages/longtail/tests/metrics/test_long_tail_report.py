@@ -5,9 +5,9 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from medbolt.core import UserError
-from medbolt.longtail import ClassGroups, GroupAUROC, GroupF1, GroupRecall, LongTailReport
+from medbolt.longtail import ClassGroups, GroupF1, GroupRanking, GroupRecall, LongTailReport
 
-KINDS = {"recall": GroupRecall, "f1": GroupF1, "auroc": GroupAUROC}
+KINDS = {"recall/": GroupRecall, "f1/": GroupF1, "": GroupRanking}
 
 
 def expected(task, data, groups, average="class"):
@@ -16,10 +16,10 @@ def expected(task, data, groups, average="class"):
         probability = torch.cat([task.model.eval()(batch["image"]) for batch in batches]).softmax(1)
     target = torch.cat([batch["target"] for batch in batches])
     found = {}
-    for name, kind in KINDS.items():
+    for prefix, kind in KINDS.items():
         metric = kind(4, groups, average)
         metric.update(probability, target)
-        found |= {f"test/{name}/{group}": float(value) for group, value in metric.compute().items()}
+        found |= {f"test/{prefix}{name}": float(value) for name, value in metric.compute().items()}
     return {name: value for name, value in found.items() if value == value}
 
 

@@ -58,6 +58,7 @@ def test_biases_undo_a_shift(overconfident):
     found = fit_temperature(shifted, target, bias=True)
     assert found.bias == pytest.approx([1 / 3, 1 / 3 - 2, 1 / 3 + 1], abs=0.15)
     assert found.temperature == pytest.approx(1.0, rel=0.1)
+    assert F.cross_entropy(found(shifted), target) <= F.cross_entropy(logits / 3, target)
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -61,6 +61,11 @@ def test_missing_and_unexpected_weights_are_named_in_one_sentence(checkpoint):
         load(Network(), checkpoint(saved))
 
 
+def test_weights_in_excess_alone_are_refused_too(checkpoint):
+    with pytest.raises(UserError, match=r"it has 'old.weight' in excess; take"):
+        load(Network(), checkpoint(named(Network()) | {"model.old.weight": torch.ones(1)}))
+
+
 def test_nothing_is_changed_by_a_checkpoint_that_does_not_fit(checkpoint):
     second = Network()
     before = {name: value.clone() for name, value in second.state_dict().items()}
