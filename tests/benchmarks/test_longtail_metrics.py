@@ -5,34 +5,37 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from medbolt.longtail import ClassGroups, GroupAUROC, GroupAveragePrecision, GroupF1, GroupRecall
+from medbolt.longtail import ClassGroups, GroupF1, GroupRanking, GroupRecall
 
 CLASSES, SAMPLES = 100, 100_000
 GROUPS = ClassGroups.by_index(CLASSES, 36, 71)
 
 
 SCORES = {
-    GroupRecall: lambda truth, predicted, score: predicted[truth].mean(),
-    GroupF1: lambda truth, predicted, score: f1_score(truth, predicted),
-    GroupAUROC: lambda truth, predicted, score: roc_auc_score(truth, score),
-    GroupAveragePrecision: lambda truth, predicted, score: average_precision_score(truth, score),
+    "recall": lambda truth, predicted, score: predicted[truth].mean(),
+    "f1": lambda truth, predicted, score: f1_score(truth, predicted),
+    "auroc": lambda truth, predicted, score: roc_auc_score(truth, score),
+    "average_precision": lambda truth, predicted, score: average_precision_score(truth, score),
 }
+METRICS = {"recall/": GroupRecall, "f1/": GroupF1, "": GroupRanking}
 
 
 def ours(logits, target):
-    metrics = {kind: kind(CLASSES, GROUPS, "group") for kind in SCORES}
-    for metric in metrics.values():
+    found = {}
+    for prefix, kind in METRICS.items():
+        metric = kind(CLASSES, GROUPS, "group")
         metric.update(logits, target)
-    return {kind: float(metric.compute()["average"]) for kind, metric in metrics.items()}
+        found |= {f"{prefix}{name}": float(value) for name, value in metric.compute().items()}
+    return {name: found[f"{name}/average"] for name in SCORES}
 
 
 def loop(logits, target):
     """Score class after class, each against the rest, then average groups and the groups' averages."""
     predicted, found = logits.argmax(1), {}
-    for kind, score in SCORES.items():
+    for name, score in SCORES.items():
         values = [score(target == c, predicted == c, logits[:, c]) for c in range(CLASSES)]
         groups = [np.mean([values[c] for c in group]) for group in (GROUPS.head, GROUPS.medium, GROUPS.tail)]
-        found[kind] = np.mean(groups)
+        found[name] = np.mean(groups)
     return found
 
 

@@ -33,8 +33,7 @@ from .losses.weighted_binary_cross_entropy import WeightedBinaryCrossEntropyLoss
 from .losses.weighted_cross_entropy import WeightedCrossEntropyLoss as WeightedCrossEntropyLoss
 from .losses.weights import class_weights as class_weights
 from .metrics.class_groups import ClassGroups as ClassGroups
-from .metrics.group_ranking import GroupAUROC as GroupAUROC
-from .metrics.group_ranking import GroupAveragePrecision as GroupAveragePrecision
+from .metrics.group_ranking import GroupRanking as GroupRanking
 from .metrics.group_ranking import class_auroc as class_auroc
 from .metrics.group_ranking import class_average_precision as class_average_precision
 from .metrics.group_recall import GroupF1 as GroupF1

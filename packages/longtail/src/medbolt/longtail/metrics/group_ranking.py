@@ -1,6 +1,5 @@
 """AUROC and average precision of head, medium and tail classes, from one sort a class."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -13,12 +12,30 @@ from medbolt.longtail.metrics.group_recall import check_groups
 
 
 class GroupRanking(Metric):
-    """Base of the metrics that keep all scores; subclasses say in :meth:`per_class` what to make of them.
+    r"""Mean AUROC and mean average precision of the classes in each group, each class against the rest.
 
     Args:
         num_classes: Number of classes C.
         groups: Which classes are head, medium and tail.
         average: ``"class"`` or ``"group"``; see :class:`~medbolt.longtail.GroupRecall`.
+
+    Shapes:
+        ``update(scores, target)`` takes (B, C) float scores and (B,) int64 classes, or (B, C) 0/1 labels;
+        ``compute()`` returns a dict of ``auroc/head``, ``.../medium``, ``.../tail``, ``.../average`` and the same of
+        ``average_precision``, each () float32; NaN for a group without a class that has samples and, for AUROC, others.
+
+    Raises:
+        ValueError: for another ``average``, or a class in ``groups`` that there is not.
+
+    State, cost: all scores, gathered from all processes, and a sort of N numbers a class, which both share.
+
+    Source: MONICA, arXiv 2410.02010, ranks raw logits; probabilities rank samples otherwise. Give what you mean.
+
+    Example:
+        >>> metric = GroupRanking(2, ClassGroups(head=(0,), medium=(), tail=(1,)))
+        >>> metric.update(torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]), torch.tensor([0, 1, 0]))
+        >>> metric.compute()["auroc/tail"], metric.compute()["average_precision/tail"]  # second of three
+        (tensor(0.5000), tensor(0.5000))
     """
 
     higher_is_better = True
@@ -35,10 +52,6 @@ class GroupRanking(Metric):
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
-    @abstractmethod
-    def per_class(self, scores: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Return (C,) values of scores in batches, NaN where there is none."""
-
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Keep a batch."""
         self.scores.append(scores.float())
@@ -47,70 +60,9 @@ class GroupRanking(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return the means."""
         scores = [self.scores] if isinstance(self.scores, Tensor) else self.scores  # in one piece after a sync
-        values = self.per_class(scores, dim_zero_cat(self.targets))
-        return self.groups.means(values.float(), self.average)
-
-
-class GroupAUROC(GroupRanking):
-    r"""Mean area under the ROC curve of the classes in each group, each class against the rest.
-
-    Args:
-        num_classes: Number of classes C.
-        groups: Which classes are head, medium and tail.
-        average: ``"class"`` or ``"group"``; see :class:`~medbolt.longtail.GroupRecall`.
-
-    Shapes:
-        ``update(scores, target)`` takes (B, C) float scores and (B,) int64 classes, or (B, C) 0/1 labels;
-        ``compute()`` returns a dict of ``head``, ``medium``, ``tail``, ``average``, each () float32; NaN for a group
-        without a class that has both samples and others.
-
-    Raises:
-        ValueError: for another ``average``, or a class in ``groups`` that there is not.
-
-    State, cost: all scores, gathered from all processes, and a sort of N numbers a class.
-
-    Source: MONICA, arXiv 2410.02010, ranks raw logits; probabilities rank samples otherwise. Give what you mean.
-
-    Example:
-        >>> metric = GroupAUROC(2, ClassGroups(head=(0,), medium=(), tail=(1,)))
-        >>> metric.update(torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.6, 0.4]]), torch.tensor([0, 1, 0]))
-        >>> metric.compute()["tail"]
-        tensor(1.)
-    """
-
-    def per_class(self, scores: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Return the areas."""
-        return _auroc(scores, target)
-
-
-class GroupAveragePrecision(GroupRanking):
-    r"""Mean average precision of the classes in each group, each class against the rest.
-
-    Args:
-        num_classes: Number of classes C.
-        groups: Which classes are head, medium and tail.
-        average: ``"class"`` or ``"group"``; see :class:`~medbolt.longtail.GroupRecall`.
-
-    Shapes:
-        As :class:`GroupAUROC`; NaN for a group without a class that has samples.
-
-    Raises:
-        ValueError: for another ``average``, or a class in ``groups`` that there is not.
-
-    State, cost: all scores, gathered from all processes, and a sort of N numbers a class.
-
-    Source: MONICA, arXiv 2410.02010 (AUPRC).
-
-    Example:
-        >>> metric = GroupAveragePrecision(2, ClassGroups(head=(0,), medium=(), tail=(1,)))
-        >>> metric.update(torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]), torch.tensor([0, 1, 0]))
-        >>> metric.compute()["tail"]  # second of three
-        tensor(0.5000)
-    """
-
-    def per_class(self, scores: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Return the average precisions."""
-        return _average_precision(scores, target)
+        values = _rankings(scores, dim_zero_cat(self.targets)).float()
+        means = {name: self.groups.means(row, self.average) for name, row in zip(_NAMES, values, strict=True)}
+        return {f"{name}/{group}": value for name, row in means.items() for group, value in row.items()}
 
 
 def class_auroc(scores: Tensor, target: Tensor) -> Tensor:
@@ -127,7 +79,7 @@ def class_auroc(scores: Tensor, target: Tensor) -> Tensor:
         >>> class_auroc(torch.tensor([[0.1], [0.4], [0.35], [0.8]]), torch.tensor([[0], [0], [1], [1]]))
         tensor([0.7500], dtype=torch.float64)
     """
-    return _auroc([scores], target)
+    return _rankings([scores], target)[0]
 
 
 def class_average_precision(scores: Tensor, target: Tensor) -> Tensor:
@@ -144,27 +96,24 @@ def class_average_precision(scores: Tensor, target: Tensor) -> Tensor:
         >>> class_average_precision(torch.tensor([[0.1], [0.4], [0.35], [0.8]]), torch.tensor([[0], [0], [1], [1]]))
         tensor([0.8333], dtype=torch.float64)
     """
-    return _average_precision([scores], target)
+    return _rankings([scores], target)[1]
 
 
-def _auroc(scores: Sequence[Tensor], target: Tensor) -> Tensor:
-    areas = []
+_NAMES = ("auroc", "average_precision")
+
+
+def _rankings(scores: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return the areas and average precisions of all classes, (2, C) float64."""
+    areas, precisions = [], []
     for ordered, own in _sorted(scores, target):
-        below, not_above = torch.searchsorted(ordered, own), torch.searchsorted(ordered, own, right=True)
         positive, negative = len(own), len(ordered) - len(own)
+        below, not_above = torch.searchsorted(ordered, own), torch.searchsorted(ordered, own, right=True)
         # of pairs with all samples those among the class's own make half of their number
         wins = (int(below.sum()) + int(not_above.sum()) - positive**2) / 2
         areas.append(wins / (positive * negative) if positive and negative else torch.nan)
-    return torch.tensor(areas, dtype=torch.float64, device=target.device)
-
-
-def _average_precision(scores: Sequence[Tensor], target: Tensor) -> Tensor:
-    precisions = []
-    for ordered, own in _sorted(scores, target):
-        found = len(own) - torch.searchsorted(own, own)
-        listed = len(ordered) - torch.searchsorted(ordered, own)
+        found, listed = positive - torch.searchsorted(own, own), len(ordered) - below
         precisions.append((found / listed.double()).mean().item())  # of none NaN
-    return torch.tensor(precisions, dtype=torch.float64, device=target.device)
+    return torch.tensor([areas, precisions], dtype=torch.float64, device=target.device)
 
 
 def _sorted(scores: Sequence[Tensor], target: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from medbolt.core import UserError
 from medbolt.core.predictions.capture import Outputs
 from medbolt.longtail.losses.inputs import precise
 from medbolt.longtail.metrics.class_groups import Average, ClassGroups
-from medbolt.longtail.metrics.group_ranking import GroupAUROC, GroupAveragePrecision
+from medbolt.longtail.metrics.group_ranking import GroupRanking
 from medbolt.longtail.metrics.group_recall import GroupF1, GroupRecall
 from medbolt.longtail.posthoc.split import class_target
 
@@ -124,9 +124,7 @@ class LongTailReport(Callback):
         groups = ClassGroups.by_count(counts, self.many, self.few)
         if bounds is not None:
             groups = ClassGroups.by_index(classes, bounds[0], bounds[1])
-        kinds: dict[str, Any] = {"recall": GroupRecall, "f1": GroupF1}
-        if ranking:
-            kinds |= {"auroc": GroupAUROC, "average_precision": GroupAveragePrecision}
+        kinds: dict[str, Any] = {"recall/": GroupRecall, "f1/": GroupF1} | ({"": GroupRanking} if ranking else {})
         self._metrics = {n: kind(classes, groups, self.average).to(pl_module.device) for n, kind in kinds.items()}
         self._outputs = Outputs(pl_module, self.network)
 
@@ -156,10 +154,10 @@ class LongTailReport(Callback):
             metric.update(scores, target)
 
     def _log(self, pl_module: LightningModule, stage: str) -> None:
-        for name, metric in self._metrics.items():
-            for group, value in metric.compute().items():
+        for prefix, metric in self._metrics.items():
+            for name, value in metric.compute().items():
                 if not value.isnan():
-                    pl_module.log(f"{stage}/{name}/{group}", value, sync_dist=True)  # equal on all processes already
+                    pl_module.log(f"{stage}/{prefix}{name}", value, sync_dist=True)  # equal on all processes already
         self._stop()
 
     def _stop(self) -> None:
