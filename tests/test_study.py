@@ -54,6 +54,42 @@ def test_the_layers_of_every_study_exist(path):
     assert all(layer.exists() for run in runs for layer in run.layers)
 
 
+def test_a_second_stage_waits_for_its_first_and_finds_it(tmp_path):
+    second = {"needs": "plain", "options": {"model.first": "$needed/final.ckpt", "model.own": "$home of $method $seed"}}
+    staged = SMALL | {"axes": {"method": {"second": second, "plain": None}}}
+    runs = {run.name: run for run in study.runs_of(staged)}
+    assert (runs["second-1"].needs, runs["plain-1"].needs) == ("plain-1", "")
+    model = runs["second-1"].options_in(tmp_path)["model"]
+    assert model == {"first": f"{tmp_path}/plain-1/final.ckpt", "own": f"{tmp_path}/second-1 of second 1"}
+
+
+@pytest.mark.slow
+def test_stages_run_one_after_the_other_and_are_tested(tmp_path):
+    checkpoint = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
+    checkpoint["init_args"] = {"dirpath": "$home", "filename": "final", "save_weights_only": True}
+    stage = {"class_path": "medbolt.longtail.TwoStageTraining", "init_args": {"init_from": "$needed/final.ckpt"}}
+    second = {"needs": "plain", "options": {"trainer.callbacks+": [checkpoint, stage]}}
+    staged = SMALL | {
+        "seeds": [0],
+        "options": {key: value for key, value in SMALL["options"].items() if key != "trainer.callbacks+"},
+        "axes": {"method": {"second": second, "plain": {"options": {"trainer.callbacks+": [checkpoint]}}}},
+        "commands": ["fit", "test"],
+        "test": {"ckpt_path": "$home/final.ckpt"},
+        "result": "test/metrics.csv",
+    }
+    results = tmp_path / "small.csv"
+    assert study.run_all(staged, tmp_path, results, workers=1) == 0
+    rows = pd.read_csv(results)
+    assert rows["method"].tolist() == ["plain", "second"]
+    assert rows["test/accuracy"].between(0, 1).all()
+    # the second stage's row is lost, and so is the first one's folder: both run again
+    results.write_text("\n".join(results.read_text().splitlines()[:2]) + "\n")
+    for name in ("plain-0", "second-0"):
+        shutil.rmtree(tmp_path / name)
+    assert study.run_all(staged, tmp_path, results, workers=1) == 0
+    assert pd.read_csv(results)["method"].tolist() == ["plain", "second"]
+
+
 def test_results_become_rows_once_and_outlive_the_runs(tmp_path):
     folder, results = tmp_path / "runs", tmp_path / "small.csv"
     for (name, seed), value in {("plain", 0): 0.5, ("elr", 0): 0.7}.items():

@@ -5,9 +5,13 @@
 
 A study file names layers of ``lightning_configs`` and further options for every run (``layers``, ``options``), axes
 whose values add their own, seeds, and the options that take the seed; ``prepare`` lists ``medbolt`` commands that come
-first. Every combination is one ``medbolt fit`` in a folder of its own. Its results become a row of the CSV file beside
-the study file, which is kept in the repository: what has a row is not run again, so a study that was stopped goes on
-with what is missing, also on another machine.
+first. Every combination is a run in a folder of its own: ``medbolt fit``, or the ``commands`` listed, for which a key
+of their name adds options (``test: {ckpt_path: $home/final.ckpt}``). In options ``$home`` is the run's folder,
+``$seed`` its seed, ``$runs`` the folder of all runs, ``$data`` the value of the axis ``data``, and so on. A value that
+``needs`` another of its axis runs after it and finds its files in ``$needed``.
+
+The results of a run become a row of the CSV file beside the study file, which is kept in the repository: what has a row
+is not run again, so a study that was stopped goes on with what is missing, also on another machine.
 """
 
 import argparse
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pandas as pd
@@ -41,11 +46,37 @@ class Run:
     seed: int
     layers: tuple[Path, ...]
     options: dict[str, Any]
+    needs: str = ""
+    """Name of the run that comes first."""
 
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        return "-".join([*self.values.values(), str(self.seed)])
+        return name_of(self.values, self.seed)
+
+    def options_in(self, folder: Path) -> dict[str, Any]:
+        """Return the options with the names of folders filled in."""
+        home, needed = folder / self.name, folder / self.needs
+        return filled(self.options, self.values | {"home": home, "runs": folder, "needed": needed, "seed": self.seed})
+
+
+def name_of(values: dict[str, str], seed: int) -> str:
+    """Return the name of a run's folder."""
+    return "-".join([*values.values(), str(seed)])
+
+
+def filled(options: Any, names: dict[str, Any]) -> Any:
+    """Return options with ``$name`` replaced in all strings.
+
+    Example:
+        >>> filled({"ckpt_path": "$home/final.ckpt", "epochs": 3}, {"home": "runs/a"})
+        {'ckpt_path': 'runs/a/final.ckpt', 'epochs': 3}
+    """
+    if isinstance(options, dict):
+        return {key: filled(value, names) for key, value in options.items()}
+    if isinstance(options, list):
+        return [filled(value, names) for value in options]
+    return Template(options).safe_substitute(names) if isinstance(options, str) else options
 
 
 def runs_of(study: dict[str, Any]) -> Iterator[Run]:
@@ -56,7 +87,9 @@ def runs_of(study: dict[str, Any]) -> Iterator[Run]:
         parts = [study, *((axes[axis][name] or {}) for axis, name in values.items())]
         layers = tuple(ROOT / "lightning_configs" / layer for part in parts for layer in part.get("layers", []))
         options = {key: value for part in parts for key, value in part.get("options", {}).items()}
-        yield Run(values, seed, layers, nested(options | dict.fromkeys(study["seed_options"], seed)))
+        needs = {axis: value["needs"] for axis, name in values.items() if "needs" in (value := axes[axis][name] or {})}
+        first = name_of(values | needs, seed) if needs else ""
+        yield Run(values, seed, layers, nested(options | dict.fromkeys(study["seed_options"], seed)), first)
 
 
 def nested(options: dict[str, Any]) -> dict[str, Any]:
@@ -76,8 +109,8 @@ def nested(options: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def train(run: Run, folder: Path) -> str:
-    """Train in this process; return its name, and what it failed with if it did."""
+def train(run: Run, study: dict[str, Any], folder: Path) -> str:
+    """Run the commands in this process; return the run's name if one failed."""
     import torch
 
     from medbolt.core.cli.main import main
@@ -86,14 +119,17 @@ def train(run: Run, folder: Path) -> str:
     home = folder / run.name
     home.mkdir(parents=True, exist_ok=True)
     os.environ["MEDBOLT_TRACEBACK"] = "1"
+    options = run.options_in(folder)
     with (home / "log.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        place = {"save_dir": str(home), "name": "", "version": ""}
-        logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": place}
-        trainer = run.options.get("trainer", {}) | {"logger": logger, "enable_progress_bar": False}
-        options = home / "options.yaml"
-        options.write_text(yaml.safe_dump(run.options | {"trainer": trainer}))
         try:
-            main(["fit", *(argument for layer in (*run.layers, options) for argument in ("-c", str(layer)))])
+            for command in study.get("commands", ["fit"]):
+                place = {"save_dir": str(home), "name": "", "version": "" if command == "fit" else command}
+                logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": place}
+                trainer = options.get("trainer", {}) | {"logger": logger, "enable_progress_bar": False}
+                own = filled(study.get(command, {}), {"home": home})
+                last = home / f"{command}.yaml"
+                last.write_text(yaml.safe_dump(options | {"trainer": trainer} | own))
+                main([command, *(argument for layer in (*run.layers, last) for argument in ("-c", str(layer)))])
         except BaseException:
             traceback.print_exc()
             return run.name
@@ -105,15 +141,20 @@ def run_all(study: dict[str, Any], folder: Path, results: Path, workers: int) ->
     from medbolt.core.cli.main import main
 
     todo = missing(study, collect(study, folder, results))
+    # what a missing run builds on may have its row from another machine
+    needed = {run.needs for run in todo if not (folder / run.needs / study["result"]).exists()} - {""}
+    todo = [run for run in runs_of(study) if run in todo or run.name in needed]
     for arguments in study.get("prepare", []) if todo else []:
         main(arguments)
     context = get_context("forkserver")
     context.set_forkserver_preload(["lightning.pytorch.cli", "timm", "medbolt.core.tasks.classification"])
     failed = []
-    with context.Pool(workers, maxtasksperchild=1) as pool:
-        for name in tqdm(pool.imap_unordered(partial(train, folder=folder), todo), desc="runs", total=len(todo)):
-            failed += [name] if name else []
-            collect(study, folder, results)
+    with context.Pool(workers, maxtasksperchild=1) as pool, tqdm(desc="runs", total=len(todo)) as progress:
+        for wave in ([run for run in todo if not run.needs], [run for run in todo if run.needs]):
+            for name in pool.imap_unordered(partial(train, study=study, folder=folder), wave):
+                failed += [name] if name else []
+                collect(study, folder, results)
+                progress.update()
     for name in failed:
         sys.stderr.write(f"failed: {name}, see {folder / name / 'log.txt'}\n")
     return 1 if failed else 0
@@ -130,7 +171,7 @@ def collect(study: dict[str, Any], folder: Path, results: Path) -> pd.DataFrame:
     keys = [*study["axes"], "seed"]
     rows = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=keys)
     found = [
-        {**run.values, "seed": run.seed, **json.loads(path.read_text())["summary"]}
+        {**run.values, "seed": run.seed, **read_result(path)}
         for run in missing(study, rows)
         if (path := folder / run.name / study["result"]).exists()
     ]
@@ -139,6 +180,14 @@ def collect(study: dict[str, Any], folder: Path, results: Path) -> pd.DataFrame:
         with atomic_write(results) as path:
             rows.to_csv(path, index=False, float_format="%.6g")
     return rows
+
+
+def read_result(path: Path) -> dict[str, float]:
+    """Return the ``summary`` of a JSON file, or the last row of a CSV file with metrics of a test."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text())["summary"]
+    row = pd.read_csv(path).iloc[-1].drop(["epoch", "step"], errors="ignore").dropna()
+    return {str(name): float(value) for name, value in row.items()}
 
 
 def table(study: dict[str, Any], frame: pd.DataFrame) -> str:
