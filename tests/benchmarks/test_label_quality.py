@@ -18,7 +18,7 @@ from medbolt.core import (
 from medbolt.core.data.base import Split
 from medbolt.noisy import LabelQuality, NoisyLabels, SymmetricNoise
 
-IMAGES, EPOCHS, RATE, BATCH = 1200, 10, 0.2, 32
+IMAGES, EPOCHS, RATE, BATCH = 2000, 10, 0.2, 64
 STATISTICS = ("aum", "probability", "mean_loss", "loss", "learned", "forgotten")
 
 
@@ -40,7 +40,7 @@ class Areas(Callback):
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-@pytest.mark.parametrize("size", [48])
+@pytest.mark.parametrize("size", [64])
 def test_wrong_labels_are_found(figures, tmp_path, size):
     """AUROC of each statistic against the labels that the noise flipped; the default score is the first."""
     torch.manual_seed(0)
