@@ -1,6 +1,7 @@
-"""DivideMix on two processes: the same samples labelled as on one, and everything alike on both."""
+"""DivideMix and UNICON on two processes: the same samples labelled as on one, and everything alike on both."""
 
 import os
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from processes import run
 from torch import nn
 from toys import ToyImages, trainer, weights
 
-from medbolt.noisy import DivideMix, NoisyLabels, SymmetricNoise
+from medbolt.noisy import UNICON, DivideMix, NoisyLabels, SymmetricNoise
 
 pytestmark = pytest.mark.ddp
 
@@ -28,14 +29,15 @@ class Counts(Callback):
         self.kept.append(int(pl_module.selection.kept.sum()))
 
 
-def fitted() -> dict[str, Any]:
+TASKS: dict[str, Any] = {"dividemix": partial(DivideMix, averaged_epochs=2), "unicon": UNICON}
+
+
+def fitted(make: Any) -> dict[str, Any]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
     batch = 12 // int(os.environ.get("WORLD_SIZE", "1"))
     data = NoisyLabels(ToyImages({"train": 48}, batch_size=batch), SymmetricNoise(0.4))
-    task = DivideMix(
-        network, 3, 1, rampup_epochs=1, averaged_epochs=2, optimizer=lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)
-    )
+    task = make(network, 3, 1, rampup_epochs=1, optimizer=lambda p: torch.optim.SGD(p, 0.1, momentum=0.9))
     counts = Counts()
     trainer(counts, epochs=4, limit_val_batches=0).fit(task, data)
     return {
@@ -46,25 +48,31 @@ def fitted() -> dict[str, Any]:
     }
 
 
+def everything() -> dict[str, dict[str, Any]]:
+    return {name: fitted(make) for name, make in TASKS.items()}
+
+
 @pytest.fixture(scope="module")
 def results() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What one process gives, and what each of two gives."""
-    (one,) = run(fitted, processes=1)
-    return one, run(fitted)
+    (one,) = run(everything, processes=1)
+    return one, run(everything)
 
 
-def test_two_processes_label_the_samples_that_one_does(results):
-    one, two = results
+@pytest.mark.parametrize("name", TASKS)
+def test_two_processes_label_the_samples_that_one_does(results, name):
+    one, two = results[0][name], [process[name] for process in results[1]]
     assert one["first"]["labelled"].any()
     assert not one["first"]["labelled"].all()
     for process in two:
         assert torch.equal(process["first"]["labelled"], one["first"]["labelled"])
-        for name in ("loss", "clean"):
-            torch.testing.assert_close(process["first"][name], one["first"][name], equal_nan=True, atol=1e-4, rtol=0)
+        for field in one["first"].keys() - {"labelled"}:
+            torch.testing.assert_close(process["first"][field], one["first"][field], equal_nan=True, atol=1e-4, rtol=0)
 
 
-def test_processes_stay_alike_where_batches_differ_in_their_labelled_samples(results):
-    first, second = results[1]
+@pytest.mark.parametrize("name", TASKS)
+def test_processes_stay_alike_where_batches_differ_in_their_labelled_samples(results, name):
+    first, second = (process[name] for process in results[1])
     assert torch.equal(first["weights"], second["weights"])
     assert first["weights"].isfinite().all()
     torch.testing.assert_close(first["last"], second["last"], rtol=0, atol=0, equal_nan=True)

@@ -9,12 +9,14 @@ from torch import nn
 from toys import ToyClassifier, ToyImages, trainer, weights
 
 import medbolt.noisy.memorizing.disc as disc
+import medbolt.noisy.memorizing.sample_selection_and_relabelling as ssr
 from medbolt.core import ObjectiveCallback, RandomState
 from medbolt.noisy import (
     DISC,
     EarlyLearningRegularization,
     EarlyLearningRegularizationPlus,
     MixUp,
+    SampleSelectionAndRelabelling,
     SelfEnsembleLabelCorrection,
     SparseOverParameterization,
 )
@@ -59,6 +61,7 @@ SAME: dict[str, Any] = {
     "sop": lambda: LargeSparse(consistency=0.9, strong=nn.Hardshrink(0.3)),
     "disc, sorted": lambda: Sorted(0, strong=nn.Hardshrink(0.3)),
     "disc": lambda: DISC(1, momentum=0.5, sigma=0.1, strong=nn.Hardshrink(0.3)),
+    "ssr+": lambda: SampleSelectionAndRelabelling(0.5, neighbours=3, consistency=1.0, strong=nn.Hardshrink(0.3)),
 }
 AGREE: dict[str, Any] = {
     "elr+": EarlyLearningRegularizationPlus,
@@ -79,9 +82,10 @@ def fitted(make: Any, module: ToyClassifier, epochs: int) -> dict[str, Any]:
 
 def everything() -> dict[str, Any]:
     drawn = disc.drawn_weight
-    disc.drawn_weight = lambda alpha: torch.tensor(1.0)  # processes mix within their own batches: mix nothing
+    # processes mix within their own batches: mix nothing
+    disc.drawn_weight = ssr.drawn_weight = lambda alpha: torch.tensor(1.0)
     found = {name: fitted(make, Plain(), epochs=2) for name, make in SAME.items()}
-    disc.drawn_weight = drawn
+    disc.drawn_weight = ssr.drawn_weight = drawn
     return found | {name: fitted(make, ToyClassifier(), epochs=2) for name, make in AGREE.items()}
 
 

@@ -215,3 +215,13 @@ def test_says_what_it_needs():
     for wrong in ({"noise_rate": 1.0}, {"noise_rate": 0.4, "gradual_epochs": -1}):
         with pytest.raises(ValueError, match=list(wrong)[-1]):
             CDR(**wrong)
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.5, 0.96, 1.0])
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.99])
+def test_the_threshold_is_the_exact_one_however_many_weights_have_no_gradient(zeros, share):
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.rand(size, generator=generator) for size in ((30, 20), (17,))]
+    scores[0] *= torch.rand(30, 20, generator=generator) >= zeros
+    ranked = torch.cat([score.flatten() for score in scores]).sort(descending=True).values
+    assert CDR(0.4)._threshold(scores, share, step=0) == ranked[max(int(share * 617), 1) - 1]

@@ -122,10 +122,12 @@ def test_value_and_gradient_are_finite_whatever_the_logits(make, scale, dtype, s
 
 
 @each_loss_and_dmi
+@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("target", [[2], [1, 1, 1, 1], [0, 0, 3]])
-def test_batches_of_one_sample_or_one_class_are_finite(make, target):
+def test_batches_of_one_sample_or_one_class_are_finite(make, target, soft):
     logits = batch(len(target))[0].requires_grad_()
-    loss = make()(logits, torch.tensor(target))
+    labels = torch.tensor(target)
+    loss = make()(logits, 0.9 * nn.functional.one_hot(labels, CLASSES) + 0.025 if soft else labels)
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()

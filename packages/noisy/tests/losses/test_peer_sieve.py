@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from medbolt.core.errors import UserError
 from medbolt.core.losses import tell_class_counts
@@ -58,6 +58,72 @@ def test_a_batch_of_which_nothing_is_kept_costs_nothing():
     loss.backward()
     assert loss.item() == 0
     assert logits.grad.tolist() == [[0, 0]]
+
+
+def sieved(epochs, batches, **options) -> PeerSieveLoss:
+    """Return a loss at the end of some epochs of the same batches, from epoch 31 on."""
+    loss = at(31, **options)
+    for epoch in range(31, 31 + epochs):
+        loss.set_epoch(epoch)
+        for logits, target in batches:
+            loss(logits, target)
+    return loss
+
+
+BATCHES = [(LOGITS, TARGET), (LOGITS.flip(0), TARGET), (2 * LOGITS[:3], TARGET[3:])]
+
+
+def passing():
+    """Count the labels that pass the sieve, sample by sample."""
+    counts = [0, 0, 0]
+    for logits, target in BATCHES:
+        for z, y in zip(logits.double(), target.tolist(), strict=True):
+            log_p = (z - z.exp().sum().log()).tolist()
+            counts[y] += log_p[y] >= sum(log_p) / 3
+    return counts
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_label_frequencies_are_those_of_what_passed_in_the_epoch_before(soft):
+    batches = [(z, one_hot(y, 3).float()) for z, y in BATCHES] if soft else BATCHES
+    loss = sieved(2, batches, class_counts=[1, 1, 2])
+    counts = passing()
+    assert len(set(counts)) > 1
+    assert loss.passed.tolist() == loss.estimated.tolist() == counts  # of this epoch, and of the one before
+    expected = at(32, class_counts=counts, reestimate=False)
+    torch.testing.assert_close(loss(LOGITS, TARGET), expected(LOGITS, TARGET))
+    first = at(31, class_counts=[1, 1, 2])(LOGITS, TARGET)
+    assert not torch.allclose(expected(LOGITS, TARGET), first)
+
+
+def test_maps_are_counted_by_pixel():
+    logits, target = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    maps, pixels = at(31), at(31)
+    maps(logits, target)
+    pixels(logits.movedim(1, -1).flatten(0, 2), target.flatten())
+    assert torch.equal(maps.passed, pixels.passed)
+
+
+def test_only_sieved_epochs_of_training_are_counted():
+    loss = at(30)
+    loss(LOGITS, TARGET)
+    loss.set_epoch(31)
+    with torch.no_grad():
+        loss(LOGITS, TARGET)
+    loss.eval()(LOGITS, TARGET)
+    assert loss.passed is loss.estimated is None
+    assert sieved(3, BATCHES, reestimate=False).estimated is None
+
+
+def test_frequencies_stay_where_nothing_passes_and_begin_anew_when_epochs_go_back():
+    loss = sieved(1, BATCHES)
+    loss.set_epoch(32)
+    loss(torch.tensor([[0.0, 5.0, 5.0]]), torch.tensor([0]))
+    loss.set_epoch(33)
+    assert loss.estimated.tolist() == passing()
+    loss.set_epoch(0)
+    assert loss.estimated is None
+    torch.testing.assert_close(loss(LOGITS, TARGET), at(0)(LOGITS, TARGET))
 
 
 def test_counts_are_told_unless_given():

@@ -1,4 +1,5 @@
 from .dividemix.divide_mix import DivideMix as DivideMix
+from .dividemix.unicon import UNICON as UNICON
 from .gradient.cdr import CDR as CDR
 from .gradient.criterion_epoch import CriterionEpoch as CriterionEpoch
 from .losses.active_passive import ActivePassiveLoss as ActivePassiveLoss
@@ -17,6 +18,7 @@ from .memorizing.early_learning_regularization_plus import (
     EarlyLearningRegularizationPlus as EarlyLearningRegularizationPlus,
 )
 from .memorizing.mixup import MixUp as MixUp
+from .memorizing.sample_selection_and_relabelling import SampleSelectionAndRelabelling as SampleSelectionAndRelabelling
 from .memorizing.self_ensemble_label_correction import SelfEnsembleLabelCorrection as SelfEnsembleLabelCorrection
 from .memorizing.sparse_over_parameterization import SparseOverParameterization as SparseOverParameterization
 from .noise.base import LabelNoise as LabelNoise

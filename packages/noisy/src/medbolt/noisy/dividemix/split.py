@@ -52,24 +52,19 @@ class Split:
 
     def prepare(self, data: Any) -> None:
         """Make room for a data module's training samples."""
-        if not hasattr(data, "train_size"):
-            raise UserError(
-                "DivideMix looks at every training sample between epochs, but the data do not say which there are; "
-                "pass one of medbolt's data modules, datamodule=..."
-            )
-        self.memory = SampleMemory(
-            data.train_size,
+        self.memory = memory_of(
+            data,
+            "DivideMix",
             loss=torch.full((2, self.averaged_epochs), torch.nan),
             clean=torch.zeros(2),
             labelled=torch.zeros(2, dtype=torch.bool),
         )
-        self.memory.fingerprint = data.fingerprint
 
     def update(self, trainer: Trainer, module: LightningModule, networks: Sequence[nn.Module], classes: int) -> None:
         """Evaluate the training set and fit anew; all processes call together."""
 
         def evaluate(batch: dict[str, Any]) -> dict[str, Tensor]:
-            target = batch["target"].argmax(1) if batch["target"].ndim == 2 else batch["target"]
+            target = hard_label(batch["target"])
             logits = [network(batch["image"]).float() for network in networks]
             losses = [F.cross_entropy(each, target, reduction="none") for each in logits]
             return {"loss": torch.stack(losses, 1), "label": target}
@@ -93,6 +88,32 @@ class Split:
         clean = [clean_probability(mean[:, k], derive_seed(self.seed, epoch, k)) for k in range(2)]
         labelled = [confident(w, threshold, mean[:, k].isfinite()) for k, w in enumerate(clean)]
         return torch.stack(clean, 1).float(), torch.stack(labelled, 1)
+
+
+def memory_of(data: Any, asker: str, **fields: Tensor) -> SampleMemory:
+    """Return a memory of a data module's training samples.
+
+    Args:
+        data: The data module.
+        asker: Who asks, for the message.
+        fields: By name, the row that every sample starts with.
+
+    Raises:
+        UserError: if the data do not say what they are.
+    """
+    if not hasattr(data, "train_size"):
+        raise UserError(
+            f"{asker} looks at every training sample between epochs, but the data do not say which there are; pass one "
+            "of medbolt's data modules, datamodule=..."
+        )
+    memory = SampleMemory(data.train_size, **fields)
+    memory.fingerprint = data.fingerprint
+    return memory
+
+
+def hard_label(target: Tensor) -> Tensor:
+    """Return class indices, (B,): of soft targets the most probable class."""
+    return target.argmax(1) if target.ndim == 2 else target
 
 
 def normalized(losses: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from medbolt.core.errors import UserError
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
@@ -180,8 +181,14 @@ class DISC(ObjectiveCallback):
         own, others = images[rows], [rows_of(other, rows, len(kept)) for other in others]
         logits = network_logits(self, step, weight * own + (1 - weight) * own[partner], *others)
         target = target[rows]
-        losses = weight * step.loss(logits=logits, target=target)
-        losses = losses + (1 - weight) * step.loss(logits=logits, target=target[partner])
+        try:
+            losses = weight * step.loss(logits=logits, target=target)
+            losses = losses + (1 - weight) * step.loss(logits=logits, target=target[partner])
+        except UserError as error:
+            raise UserError(
+                f"DISC asks for losses of a part of the batch, which another method cannot give ({error}); in the list "
+                "of callbacks put DISC before it."
+            ) from error
         share = kept[rows] * (len(kept) * trainer.world_size / total.clamp(min=1))
         return losses.new_zeros(len(kept)).index_add(0, rows, losses * share)
 
