@@ -68,6 +68,12 @@ LOSSES: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def folder_of_its_own(tmp_path, monkeypatch):
+    """LabelQuality writes its table where the run is."""
+    monkeypatch.chdir(tmp_path)
+
+
 class Images(ToyImages):
     """Toy images with labels of one's own."""
 
