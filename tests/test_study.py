@@ -56,10 +56,13 @@ def test_the_layers_of_every_study_exist(path):
 
 def test_a_second_stage_waits_for_its_first_and_finds_it(tmp_path):
     second = {"needs": "plain", "options": {"model.first": "$needed/final.ckpt", "model.own": "$home of $method $seed"}}
+    second["arguments"] = ["--x=$runs"]
     staged = SMALL | {"axes": {"method": {"second": second, "plain": None}}}
     runs = {run.name: run for run in study.runs_of(staged)}
     assert (runs["second-1"].needs, runs["plain-1"].needs) == ("plain-1", "")
-    model = runs["second-1"].options_in(tmp_path)["model"]
+    second = runs["second-1"]
+    assert second.filled(second.arguments, tmp_path) == [f"--x={tmp_path}"]
+    model = second.filled(second.options, tmp_path)["model"]
     assert model == {"first": f"{tmp_path}/plain-1/final.ckpt", "own": f"{tmp_path}/second-1 of second 1"}
 
 
@@ -67,8 +70,9 @@ def test_a_second_stage_waits_for_its_first_and_finds_it(tmp_path):
 def test_stages_run_one_after_the_other_and_are_tested(tmp_path):
     checkpoint = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
     checkpoint["init_args"] = {"dirpath": "$home", "filename": "final", "save_weights_only": True}
-    stage = {"class_path": "medbolt.longtail.TwoStageTraining", "init_args": {"init_from": "$needed/final.ckpt"}}
+    stage = {"class_path": "medbolt.longtail.TwoStageTraining"}
     second = {"needs": "plain", "options": {"trainer.callbacks+": [checkpoint, stage]}}
+    second["arguments"] = ["--trainer.callbacks.init_from=$needed/final.ckpt"]
     staged = SMALL | {
         "seeds": [0],
         "options": {key: value for key, value in SMALL["options"].items() if key != "trainer.callbacks+"},

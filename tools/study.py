@@ -4,7 +4,8 @@
     python tools/study.py table studies/noisy_labels.yaml
 
 A study file names layers of ``lightning_configs`` and further options for every run (``layers``, ``options``), axes
-whose values add their own, seeds, and the options that take the seed; ``prepare`` lists ``medbolt`` commands that come
+whose values add their own (and ``arguments``, for what only the command line can say), seeds, and the options that take
+the seed; ``prepare`` lists ``medbolt`` commands that come
 first. Every combination is a run in a folder of its own: ``medbolt fit``, or the ``commands`` listed, for which a key
 of their name adds options (``test: {ckpt_path: $home/final.ckpt}``). In options ``$home`` is the run's folder,
 ``$seed`` its seed, ``$runs`` the folder of all runs, ``$data`` the value of the axis ``data``, and so on. A value that
@@ -22,6 +23,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -40,12 +42,13 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Run:
-    """One training: the values of the axes, the seed, the layers, and a last layer with the options."""
+    """One training: the values of the axes, the seed, the layers, a last layer with the options, further arguments."""
 
     values: dict[str, str]
     seed: int
     layers: tuple[Path, ...]
     options: dict[str, Any]
+    arguments: list[str]
     needs: str = ""
     """Name of the run that comes first."""
 
@@ -54,10 +57,10 @@ class Run:
         """Name of the run's folder."""
         return name_of(self.values, self.seed)
 
-    def options_in(self, folder: Path) -> dict[str, Any]:
-        """Return the options with the names of folders filled in."""
+    def filled(self, options: Any, folder: Path) -> Any:
+        """Return options with the names of this run's folders, values and seed filled in."""
         home, needed = folder / self.name, folder / self.needs
-        return filled(self.options, self.values | {"home": home, "runs": folder, "needed": needed, "seed": self.seed})
+        return filled(options, self.values | {"home": home, "runs": folder, "needed": needed, "seed": self.seed})
 
 
 def name_of(values: dict[str, str], seed: int) -> str:
@@ -87,9 +90,11 @@ def runs_of(study: dict[str, Any]) -> Iterator[Run]:
         parts = [study, *((axes[axis][name] or {}) for axis, name in values.items())]
         layers = tuple(ROOT / "lightning_configs" / layer for part in parts for layer in part.get("layers", []))
         options = {key: value for part in parts for key, value in part.get("options", {}).items()}
+        arguments = [argument for part in parts for argument in part.get("arguments", [])]
         needs = {axis: value["needs"] for axis, name in values.items() if "needs" in (value := axes[axis][name] or {})}
         first = name_of(values | needs, seed) if needs else ""
-        yield Run(values, seed, layers, nested(options | dict.fromkeys(study["seed_options"], seed)), first)
+        options |= dict.fromkeys(study["seed_options"], seed)
+        yield Run(values, seed, layers, nested(options), arguments, first)
 
 
 def nested(options: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +110,7 @@ def nested(options: dict[str, Any]) -> dict[str, Any]:
         branch = tree
         for part in path:
             branch = branch.setdefault(part, {})
-        branch[last] = value
+        branch[last] = deepcopy(value)
     return tree
 
 
@@ -119,17 +124,18 @@ def train(run: Run, study: dict[str, Any], folder: Path) -> str:
     home = folder / run.name
     home.mkdir(parents=True, exist_ok=True)
     os.environ["MEDBOLT_TRACEBACK"] = "1"
-    options = run.options_in(folder)
+    options, arguments = run.filled(run.options, folder), run.filled(run.arguments, folder)
     with (home / "log.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             for command in study.get("commands", ["fit"]):
                 place = {"save_dir": str(home), "name": "", "version": "" if command == "fit" else command}
                 logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": place}
                 trainer = options.get("trainer", {}) | {"logger": logger, "enable_progress_bar": False}
-                own = filled(study.get(command, {}), {"home": home})
+                own = run.filled(study.get(command, {}), folder)
                 last = home / f"{command}.yaml"
                 last.write_text(yaml.safe_dump(options | {"trainer": trainer} | own))
-                main([command, *(argument for layer in (*run.layers, last) for argument in ("-c", str(layer)))])
+                layers = [argument for layer in (*run.layers, last) for argument in ("-c", str(layer))]
+                main([command, *layers, *arguments])
         except BaseException:
             traceback.print_exc()
             return run.name
