@@ -41,6 +41,19 @@ def test_half_precision_and_zeros(finite_in_half_precision):
     finite_in_half_precision(CosineHead(6, 4, learn_scale=True))
 
 
+def test_it_is_drawn_anew_as_it_was_made():
+    torch.manual_seed(0)
+    head = CosineHead(400, 50, learn_scale=True)
+    drawn = head.weight.detach().clone()
+    assert drawn.std().item() == pytest.approx(400**-0.5, rel=0.03)
+    head.log_factor.data += 1
+    head.weight.data.zero_()
+    torch.manual_seed(0)
+    head.reset_parameters()
+    assert torch.equal(head.weight, drawn)
+    assert head.log_factor == 0
+
+
 @pytest.mark.parametrize("options", [{"scale": 0.0}, {"eps": -1.0}])
 def test_values_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="scale and eps must be positive"):

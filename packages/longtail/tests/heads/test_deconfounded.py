@@ -89,3 +89,13 @@ def test_half_precision_and_zeros(finite_in_half_precision):
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DeconfoundedHead(6, 4, **options)
+
+
+def test_drawn_anew_it_forgets_the_mean():
+    head = DeconfoundedHead(6, 4)
+    head(torch.ones(2, 6))
+    before = head.weight.detach().clone()
+    head.reset_parameters()
+    assert not head.mean.any()
+    assert not torch.equal(head.weight, before)
+    assert head.weight.abs().max() <= 6**-0.5

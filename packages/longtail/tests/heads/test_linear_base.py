@@ -1,7 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from medbolt.core import UserError
 from medbolt.longtail import DisAlignHead, LearnableScalingHead, TauNormalizedHead
 
 HEADS = [DisAlignHead, LearnableScalingHead, TauNormalizedHead]
@@ -37,3 +40,25 @@ def test_a_layer_without_bias(kind, features):
     assert set(layer.state_dict()) <= set(head.state_dict())
     assert "bias" not in head.state_dict()
     assert head(features).shape == (7, 4)
+
+
+@each_head
+def test_a_frozen_layer_is_not_drawn_anew(kind, linear):
+    head = kind.from_linear(linear)
+    with pytest.raises(UserError, match=f"{kind.__name__} lies over a trained layer that it does not train"):
+        head.reset_parameters()
+    assert torch.equal(head.weight, linear.weight)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_trained_one_is_and_its_scales_are_one_again(bias):
+    head = partial(LearnableScalingHead, train_weights=True)(6, 4)
+    head.take(nn.Linear(6, 4, bias=bias))
+    before = head.weight.detach().clone()
+    with torch.no_grad():
+        head.scale *= 3
+    head.reset_parameters()
+    assert not torch.equal(head.weight, before)
+    assert head.weight.abs().max() <= 6**-0.5
+    assert torch.equal(head.scale, torch.ones(4))
+    assert (head.bias is not None) == bias

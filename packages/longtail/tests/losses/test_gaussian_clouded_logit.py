@@ -37,3 +37,30 @@ def test_in_evaluation_it_is_cross_entropy(logits, target, counts):
 def test_values_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="noise must not be negative"):
         GaussianCloudedLogitLoss(**options)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5, 2.0])
+def test_the_focal_factor_is_that_of_the_clouded_probability_and_a_constant(gamma, logits, target, counts):
+    plain = GaussianCloudedLogitLoss(class_counts=counts, reduction="none")
+    focal = GaussianCloudedLogitLoss(gamma=gamma, class_counts=counts, reduction="none")
+    logits.requires_grad_()
+    torch.manual_seed(3)
+    losses = plain(logits, target)
+    torch.manual_seed(3)
+    focal_losses = focal(logits, target)
+    factor = (1 - torch.exp(-losses.detach())) ** gamma
+    torch.testing.assert_close(focal_losses, factor * losses)
+    gradients = torch.autograd.grad(focal_losses.sum(), logits), torch.autograd.grad((factor * losses).sum(), logits)
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_focal_factor_of_a_sample_that_is_right_has_no_nan():
+    sure = torch.tensor([[200.0, 0.0], [0.0, 200.0]], requires_grad=True)
+    loss = GaussianCloudedLogitLoss(gamma=0.5, class_counts=[9, 1])
+    loss(sure, torch.tensor([0, 1])).backward()
+    assert sure.grad.isfinite().all()
+
+
+def test_a_negative_gamma_is_refused():
+    with pytest.raises(ValueError, match="gamma must not be negative"):
+        GaussianCloudedLogitLoss(gamma=-1.0)

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from medbolt.longtail import class_weights
+from medbolt.longtail import WeightedCrossEntropyLoss, class_weights
+from medbolt.longtail.losses.weights import sample_weights
 
 COUNTS = torch.tensor([500.0, 60.0, 9.0, 1.0], dtype=torch.float64)
 RULES = {
@@ -44,3 +45,26 @@ def test_isic_s_effective_weights_are_those_published_with_the_split():
 def test_beta_outside_its_range_is_refused(beta):
     with pytest.raises(ValueError, match="beta must be in"):
         class_weights(COUNTS, "effective", beta)
+
+
+def test_the_power_of_generalised_reweighting():
+    weights = [n**-1.2 for n in COUNTS.tolist()]
+    expected = torch.tensor([4 * w / sum(weights) for w in weights], dtype=torch.float64)
+    torch.testing.assert_close(class_weights(COUNTS, power=1.2), expected)
+    torch.testing.assert_close(class_weights(COUNTS, power=0.5), class_weights(COUNTS, "sqrt"))
+    torch.testing.assert_close(class_weights(COUNTS, power=0.0), torch.ones_like(COUNTS))
+    torch.testing.assert_close(WeightedCrossEntropyLoss(power=1.2).per_class(COUNTS), expected)
+    assert class_weights(torch.tensor([1e6, 5e5]), power=10.0).isfinite().all()  # 1e-60 is no float32
+
+
+def test_a_negative_power_is_refused():
+    for make in (lambda: class_weights(COUNTS, power=-1.0), lambda: WeightedCrossEntropyLoss(power=-1.0)):
+        with pytest.raises(ValueError, match="power must not be negative"):
+            make()
+
+
+def test_a_sample_weighs_as_its_class_or_as_the_mean_of_its_labels():
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    torch.testing.assert_close(sample_weights(torch.tensor([2, 0]), weights), torch.tensor([3.0, 0.5]))
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.25, 0.75, 0.0]])
+    torch.testing.assert_close(sample_weights(labels, weights), torch.tensor([1.75, 1.0, 0.875]))

@@ -9,7 +9,15 @@ from torch import nn
 from toys import ToyImages, trainer, weights
 
 from medbolt.core import RandomState, UserError
-from medbolt.longtail import LearnableScalingHead, ReplaceHead, Resampled, TwoStageTraining
+from medbolt.longtail import (
+    CosineHead,
+    DisAlignHead,
+    GaussianCloudedLogitLoss,
+    LearnableScalingHead,
+    ReplaceHead,
+    Resampled,
+    TwoStageTraining,
+)
 
 
 class Start(Callback):
@@ -97,6 +105,25 @@ def test_a_new_head_starts_from_the_first_stage_s_weights_and_trains_its_own(dec
     module = decaying()
     start = second_stage(module, TwoStageTraining(first_stage[0], ["5"], batch_norm="train"), both)
     assert moved(module, start) == HEAD | STATISTICS | {"model.5.scale"}
+
+
+def test_the_second_stage_of_gcl_draws_the_cosine_head_anew(decaying, tmp_path):
+    head = ReplaceHead(CosineHead, "model.5")
+    first, run = decaying(), trainer(head)
+    run.fit(first, datamodule=ToyImages())
+    run.save_checkpoint(tmp_path / "first.ckpt")
+    module = decaying()
+    module.criterion = GaussianCloudedLogitLoss(gamma=1.0, class_counts=[8, 4, 2])
+    start = second_stage(module, TwoStageTraining(tmp_path / "first.ckpt", ["5"], ["5"]), head)
+    assert moved(module, start) == {"model.5.weight"}
+    assert torch.equal(start.state["model.0.weight"], first.model[0].weight)
+    assert not torch.equal(start.state["model.5.weight"], first.model[5].weight)
+
+
+def test_a_head_over_a_frozen_layer_is_not_drawn_anew(decaying, first_stage):
+    head = ReplaceHead(DisAlignHead, "model.5")
+    with pytest.raises(UserError, match="DisAlignHead lies over a trained layer .*leave it out of reset"):
+        second_stage(decaying(), TwoStageTraining(first_stage[0], ["5"], ["5"]), head)
 
 
 def test_plain_weights_of_the_network_will_do(decaying, first_stage, tmp_path):

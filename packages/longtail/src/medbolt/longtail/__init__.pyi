@@ -2,6 +2,12 @@ from .data.convert_monica import convert_monica as convert_monica
 from .data.long_tailed import LongTailed as LongTailed
 from .data.monica_split import MonicaSplit as MonicaSplit
 from .data.resampled import Resampled as Resampled
+from .experts.add_experts import AddExperts as AddExperts
+from .experts.aggregation import ExpertAggregation as ExpertAggregation
+from .experts.bilateral_branch import BilateralBranch as BilateralBranch
+from .experts.classifier import ExpertsClassifier as ExpertsClassifier
+from .experts.diverse import DiverseExperts as DiverseExperts
+from .experts.skilled import SkilledExperts as SkilledExperts
 from .heads.cosine import CosineHead as CosineHead
 from .heads.deconfounded import DeconfoundedHead as DeconfoundedHead
 from .heads.disalign import DisAlignHead as DisAlignHead
@@ -44,6 +50,7 @@ from .mixing.balanced_mix_up import BalancedMixUp as BalancedMixUp
 from .mixing.cut_mix_over import CutMixOver as CutMixOver
 from .mixing.remix import Remix as Remix
 from .mixing.uni_mix import UniMix as UniMix
+from .optimization.sharpness_aware import SharpnessAwareMinimization as SharpnessAwareMinimization
 from .posthoc.logit_adjustment import PosthocLogitAdjustment as PosthocLogitAdjustment
 from .posthoc.logit_adjustment import adjust_logits as adjust_logits
 from .posthoc.temperature import Calibration as Calibration
@@ -60,4 +67,5 @@ from .stages.class_counts import ClassCounts as ClassCounts
 from .stages.deferred_reweighting import DeferredReweighting as DeferredReweighting
 from .stages.feature_loss import FeatureLoss as FeatureLoss
 from .stages.influence_balancing import InfluenceBalancing as InfluenceBalancing
+from .stages.initialize_from import InitializeFrom as InitializeFrom
 from .stages.two_stage_training import TwoStageTraining as TwoStageTraining

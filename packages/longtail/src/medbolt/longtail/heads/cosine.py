@@ -50,8 +50,15 @@ class CosineHead(nn.Module):
             raise ValueError(f"scale and eps must be positive, got {scale} and {eps}")
         self.in_features, self.out_features = in_features, num_classes
         self.scale, self.eps = scale, eps
-        self.weight = nn.Parameter(torch.randn(num_classes, in_features) / in_features**0.5)
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
         self.log_factor = nn.Parameter(torch.zeros(())) if learn_scale else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights, and put a learnt scale back to what it starts as."""
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
+        if self.log_factor is not None:
+            nn.init.zeros_(self.log_factor)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits."""

@@ -72,8 +72,14 @@ class DeconfoundedHead(nn.Module):
         self.alpha, self.temperature, self.parts = alpha, temperature, parts
         self.gamma, self.momentum = gamma, momentum
         self.apply_tde = True
-        self.weight = nn.Parameter(nn.Linear(in_features, num_classes).weight.detach())
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
         self.register_buffer("mean", torch.zeros(in_features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as a linear layer's, and forget the mean."""
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        nn.init.zeros_(self.mean)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits; in training mode also move the mean."""

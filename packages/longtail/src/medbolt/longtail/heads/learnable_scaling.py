@@ -43,6 +43,11 @@ class LearnableScalingHead(LinearBasedHead):
         self.scale = nn.Parameter(torch.ones(num_classes))
         self.scale_bias = scale_bias
 
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, where they are trained, and put the scales back to one."""
+        super().reset_parameters()
+        nn.init.ones_(self.scale)
+
     def forward(self, features: Tensor) -> Tensor:
         """Return logits."""
         features = precise(features)

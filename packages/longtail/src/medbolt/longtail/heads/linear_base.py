@@ -2,8 +2,11 @@
 
 from typing import Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from medbolt.core.errors import UserError
 
 
 class LinearBasedHead(nn.Module):
@@ -46,6 +49,23 @@ class LinearBasedHead(nn.Module):
             copied = None if values is None else values.detach().clone()
             is_parameter = name in self._parameters
             setattr(self, name, nn.Parameter(copied) if is_parameter and copied is not None else copied)
+
+    def reset_parameters(self) -> None:
+        """Draw the layer beneath anew.
+
+        Raises:
+            UserError: if it is frozen: it would keep what was drawn, and the head never learn.
+        """
+        if not isinstance(self.weight, nn.Parameter):
+            raise UserError(
+                f"{type(self).__name__} lies over a trained layer that it does not train, so drawn anew it could not "
+                "learn; leave it out of reset and load the layer by init_from."
+            )
+        linear = nn.Linear(self.in_features, self.out_features)
+        with torch.no_grad():
+            self.weight.copy_(linear.weight)
+            if self.bias is not None:
+                self.bias.copy_(linear.bias)
 
     def base(self, features: Tensor) -> Tensor:
         """Return the logits of the layer beneath, in the precision of the features."""

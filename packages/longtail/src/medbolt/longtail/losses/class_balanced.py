@@ -9,7 +9,7 @@ from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
 from medbolt.longtail.losses.focal import check_gamma, sigmoid_focal
 from medbolt.longtail.losses.inputs import precise, weighted_cross_entropy
-from medbolt.longtail.losses.weights import check_beta, class_weights
+from medbolt.longtail.losses.weights import check_beta, class_weights, sample_weights
 
 
 class ClassBalancedLoss(ClassCountsLoss):
@@ -29,8 +29,8 @@ class ClassBalancedLoss(ClassCountsLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Shapes:
-        logits (B, C) float; target (B,) int64 class indices or (B, C) float probabilities, which weigh the loss of
-        each class; output () or (B,).
+        logits (B, C) float; target (B,) int64 class indices or (B, C) float probabilities or, not with ``"softmax"``,
+        labels, over which the weight of a sample is averaged; 1 for one without labels. Output () or (B,).
 
     Raises:
         ValueError: if ``beta`` is outside [0, 1) or ``gamma`` negative.
@@ -38,7 +38,8 @@ class ClassBalancedLoss(ClassCountsLoss):
     State, cost: none; one sigmoid an entry, or one softmax.
 
     Source: Cui et al., arXiv 1901.05555. MONICA's CBLoss puts softmax probabilities into a binary cross entropy,
-    which is neither form of the paper. An empty class has weight 0.
+    which is neither form of the paper. An empty class has weight 0. The paper has one label a sample; that
+    several are averaged, so that healthy samples keep their loss, is ours.
 
     Example:
         >>> loss = ClassBalancedLoss(loss="softmax", beta=0.99, class_counts=[500, 5], reduction="none")
@@ -71,5 +72,4 @@ class ClassBalancedLoss(ClassCountsLoss):
         weights = self.of_classes(logits)
         if self.loss == "softmax":
             return reduce(weighted_cross_entropy(logits, target, weights), self.reduction)
-        weight = target.to(logits) @ weights if target.is_floating_point() else weights[target]
-        return reduce(weight * sigmoid_focal(logits, target, self.gamma), self.reduction)
+        return reduce(sample_weights(target, weights) * sigmoid_focal(logits, target, self.gamma), self.reduction)

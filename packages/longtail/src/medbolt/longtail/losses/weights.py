@@ -3,16 +3,17 @@
 import math
 from typing import Literal, assert_never
 
+import torch
 from torch import Tensor
 
 Weighting = Literal["inverse", "sqrt", "effective", "log"]
 
 
-def class_weights(counts: Tensor, weighting: Weighting = "inverse", beta: float = 0.9999) -> Tensor:
+def class_weights(counts: Tensor, weighting: Weighting = "inverse", beta: float = 0.9999, power: float = 1.0) -> Tensor:
     r"""Return a weight a class whose mean over the classes with samples is one; classes without any get zero.
 
     .. math::
-        w_c \propto \tfrac{1}{n_c}\ \text{(inverse)},\quad \tfrac{1}{\sqrt{n_c}}\ \text{(sqrt)},\quad
+        w_c \propto \tfrac{1}{n_c^\rho}\ \text{(inverse)},\quad \tfrac{1}{\sqrt{n_c}}\ \text{(sqrt)},\quad
         \tfrac{1-\beta}{1-\beta^{n_c}}\ \text{(effective)},\quad 1 - \log\tfrac{n_c}{n_{\max}}\ \text{(log)}
 
     Args:
@@ -20,12 +21,14 @@ def class_weights(counts: Tensor, weighting: Weighting = "inverse", beta: float 
         weighting: The rule. ``"effective"`` is the inverse effective number of samples (arXiv 1901.05555), which goes
             from no weighting (beta 0) to ``"inverse"`` (beta towards 1); ``"log"`` is MONICA's weighted softmax.
         beta: Of the effective number, in [0, 1).
+        power: Exponent :math:`\rho` of ``"inverse"``, not negative: DisAlign's generalised re-weighting
+            (arXiv 2103.16370) takes 1.2; 0 weighs all classes alike.
 
     Returns:
         (C,) float.
 
     Raises:
-        ValueError: if ``beta`` is outside [0, 1).
+        ValueError: if ``beta`` is outside [0, 1) or ``power`` negative.
 
     Example:
         >>> class_weights(torch.tensor([90.0, 10.0, 0.0]))
@@ -34,7 +37,9 @@ def class_weights(counts: Tensor, weighting: Weighting = "inverse", beta: float 
     n = counts.clamp(min=1)
     match weighting:
         case "inverse":
-            weights = 1 / n
+            check_power(power)
+            # of the largest count, for powers of 1/n may be too small for float32
+            weights = (n.max() / n) ** power
         case "sqrt":
             weights = n.rsqrt()
         case "effective":
@@ -46,6 +51,39 @@ def class_weights(counts: Tensor, weighting: Weighting = "inverse", beta: float 
             assert_never(weighting)
     weights = weights * (counts > 0)
     return weights * ((counts > 0).sum() / weights.sum())
+
+
+def sample_weights(target: Tensor, weights: Tensor) -> Tensor:
+    """Return how much each sample counts, (B,): by its class, or by the mean over its labels.
+
+    A sample without labels, such as a healthy one of multi-label data, counts as one.
+
+    Args:
+        target: (B,) int64 class indices or (B, C) float probabilities or labels.
+        weights: (C,) float, one a class.
+
+    Example:
+        >>> sample_weights(torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]), torch.tensor([0.5, 1.5]))
+        tensor([1.0000, 1.5000, 1.0000])
+    """
+    if not target.is_floating_point():
+        return weights[target]
+    target = target.to(weights)
+    mass = target.sum(1)
+    return torch.where(mass > 0, target @ weights / mass.where(mass > 0, 1), 1.0)
+
+
+def check_power(power: float) -> None:
+    """Refuse a power that would weigh frequent classes more.
+
+    Raises:
+        ValueError: if ``power`` is negative.
+
+    Example:
+        >>> check_power(1.2)
+    """
+    if power < 0:
+        raise ValueError(f"power must not be negative, got {power}")
 
 
 def check_beta(beta: float) -> None:

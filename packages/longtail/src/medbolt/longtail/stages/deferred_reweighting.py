@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from medbolt.core import ObjectiveCallback, TrainingStep, UserError
-from medbolt.longtail.losses.weights import Weighting, check_beta, class_weights
+from medbolt.longtail.losses.weights import Weighting, check_beta, class_weights, sample_weights
 from medbolt.longtail.stages.counts import known_counts
 from medbolt.longtail.stages.schedule import check_start, start_epoch
 
@@ -97,7 +97,4 @@ class DeferredReweighting(ObjectiveCallback):
                 f"DeferredReweighting has {len(self.weights)} class_counts but the network gives {classes} logits; "
                 "give one count a class."
             )
-        if not step.target.is_floating_point():
-            return self.weights[step.target]
-        mass = step.target.sum(1)
-        return torch.where(mass > 0, step.target.to(self.weights) @ self.weights / mass.where(mass > 0, 1), 1.0)
+        return sample_weights(step.target, self.weights)

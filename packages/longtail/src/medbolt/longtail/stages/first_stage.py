@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,8 @@ from torch import Tensor, nn
 from medbolt.core.data.locate import locate
 from medbolt.core.errors import UserError, listed
 from medbolt.longtail.stages.parts import is_within
+
+_REMEDY = "take the network of the first stage, or name as reset what is another"
 
 
 def load_first_stage(
@@ -38,7 +39,35 @@ def load_first_stage(
         >>> network.weight.tolist()
         [[1.0, 1.0]]
     """
-    saved = _network_weights(_read(path), prefix)
+    weights = read_weights(path)
+    saved = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    load_matching(network, saved or weights, path, reset, optional, _REMEDY)
+
+
+def load_matching(
+    network: nn.Module,
+    saved: Mapping[str, Tensor],
+    path: Path,
+    reset: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    remedy: str = "take weights of the same network",
+) -> None:
+    """Load weights into a network, all of them and no others.
+
+    Args:
+        network: The network to load into.
+        saved: The weights, by their names in the network.
+        path: Where they come from, for messages.
+        reset: Parts that keep the weights they have.
+        optional: Parts that keep weights which are not saved.
+        remedy: What the user can do if they do not fit, for messages.
+
+    Raises:
+        UserError: if weights are missing, in excess, or of another shape.
+
+    Example:
+        >>> load_matching(nn.Linear(1, 1), {"weight": torch.ones(1, 1), "bias": torch.ones(1)}, Path("w.pt"))
+    """
     own: dict[str, Tensor] = network.state_dict()
     fixed = {name for name in own.keys() | saved.keys() if not any(is_within(name, part) for part in reset)}
     lacking, unexpected = sorted(fixed & own.keys() - saved.keys()), sorted(fixed & saved.keys() - own.keys())
@@ -47,38 +76,39 @@ def load_first_stage(
         faults = [f"lacks {listed(missing)}"] * bool(missing)
         faults += [f"has {listed(unexpected)} in excess"] * bool(unexpected)
         raise UserError(
-            f"the checkpoint {path} is not of this {type(network).__name__}: it {' and '.join(faults)}; take the "
-            "network of the first stage, or name as reset what is another."
+            f"the checkpoint {path} is not of this {type(network).__name__}: it {' and '.join(faults)}; {remedy}."
         )
     fixed -= set(lacking)
     for name in sorted(fixed):
         if saved[name].shape != own[name].shape:
             raise UserError(
                 f"the checkpoint {path} has '{name}' of shape {tuple(saved[name].shape)}, this "
-                f"{type(network).__name__} of {tuple(own[name].shape)}; take the network of the first stage, or name "
-                "the part as reset."
+                f"{type(network).__name__} of {tuple(own[name].shape)}; {remedy}."
             )
     with torch.no_grad():
         for name in fixed:
             own[name].copy_(saved[name])
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Return the weights in a file, the ``state_dict`` of a checkpoint or plain ones, without running code.
+
+    Args:
+        path: The file, which :func:`~medbolt.core.data.locate.locate` finds.
+
+    Raises:
+        UserError: if it cannot be read, or holds something else.
+    """
     try:
         checkpoint = torch.load(locate(path), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UserError(
             f"the checkpoint {path} is damaged or holds pickled Python objects, which could run code when loaded; save "
-            "the first stage's weights anew, as tensors."
+            "the weights anew, as tensors."
         ) from error
     except (RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is no checkpoint that torch can read; name the one of the first stage.") from error
+        raise UserError(f"{path} is no checkpoint that torch can read; name another file.") from error
     weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if weights is None or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} holds no state_dict; name a checkpoint of Lightning or a file of plain weights.")
     return weights
-
-
-def _network_weights(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    own = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
-    return own or dict(saved)

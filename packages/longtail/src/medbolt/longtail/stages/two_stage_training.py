@@ -1,6 +1,6 @@
 """The second stage of decoupled training: a part of a trained network learns anew, the rest stays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medbolt.core.errors import UserError
 from medbolt.longtail.stages.first_stage import load_first_stage
+from medbolt.longtail.stages.learning_rate_factors import LearningRateFactors
 from medbolt.longtail.stages.parts import draw_anew, find_part, is_within
 
 
@@ -26,8 +27,9 @@ class TwoStageTraining(Callback):
     - cRT: ``trainable=["head"]``, ``reset=["head"]``, class-balanced sampling;
     - LWS: the same without ``reset``, after :class:`~medbolt.longtail.ReplaceHead` with
       :class:`~medbolt.longtail.LearnableScalingHead`, whose scales are all that it trains;
-    - MiSLAS: that head with ``train_weights`` and ``scale_bias``, ``batch_norm="train"``, class-balanced sampling and
-      label-aware smoothing, after a first stage with MixUp;
+    - MiSLAS: that head with ``train_weights`` and ``scale_bias``, ``batch_norm="train"``, lower
+      ``learning_rate_factors`` of weight and bias, class-balanced sampling and label-aware smoothing, after a first
+      stage with MixUp;
     - DisAlign: :class:`~medbolt.longtail.DisAlignHead`, natural sampling, a loss that weighs classes.
 
     Only the network is frozen, not the criterion nor what other callbacks attach. Frozen parameters get no gradient, so
@@ -47,19 +49,20 @@ class TwoStageTraining(Callback):
         network: Attribute of the network; ``"self"`` for the module itself, of which only children with parameters are
             frozen.
         seed: Seed of what is drawn anew.
+        learning_rate_factors: By dotted part of what trains, the factor, positive, that multiplies the optimizer's
+            learning rate for it; see :class:`~medbolt.longtail.stages.learning_rate_factors.LearningRateFactors`.
 
     Raises:
-        ValueError: if ``trainable`` is empty or ``batch_norm`` is neither.
-        UserError: at ``fit``, naming a part that does not exist or cannot be drawn anew, weights that the checkpoint
-            lacks or has in excess, or a checkpoint of the first stage given to be resumed.
+        ValueError: if ``trainable`` is empty, ``batch_norm`` is neither, or a factor is not positive.
+        UserError: at ``fit``, naming a part that does not exist, cannot be drawn anew or has a factor and does not
+            train, weights that the checkpoint lacks or has in excess, or a first stage's checkpoint to be resumed.
 
     State, cost: none; frozen parameters cost no backward pass below the lowest part that trains. A resumed run takes
     the weights of its own checkpoint: the first stage's need not be there any more.
 
     Source: Kang et al., arXiv 1910.09217 (cRT, LWS); Zhong et al., arXiv 2104.00466 (MiSLAS); Zhang et al.,
     arXiv 2103.16370 (DisAlign). MONICA's code put the frozen part into evaluation mode for good by an oversight and
-    before 2026 trained the whole network in this stage. MiSLAS trains its classifier with a lower learning rate than
-    its scales; here all parts have that of the optimizer.
+    before 2026 trained the whole network in this stage.
 
     Example:
         >>> second_stage = TwoStageTraining("runs/version_0/checkpoints/best.ckpt", trainable=["head"], reset=["head"])
@@ -73,15 +76,20 @@ class TwoStageTraining(Callback):
         batch_norm: Literal["eval", "train"] = "eval",
         network: str = "model",
         seed: int = 0,
+        learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
         if not trainable or isinstance(trainable, str):
             raise ValueError(f"trainable must be a list of parts, such as ['head'], got {trainable!r}")
         if batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm must be 'eval' or 'train', got {batch_norm!r}")
+        if any(factor <= 0 for factor in (learning_rate_factors or {}).values()):
+            raise ValueError(f"learning_rate_factors must be positive, got {learning_rate_factors}")
         self.init_from = None if init_from is None else Path(init_from)
         self.trainable, self.reset = list(trainable), list(reset)
         self.batch_norm: Literal["eval", "train"] = batch_norm
         self.network, self.seed = network, seed
+        self.learning_rate_factors = dict(learning_rate_factors or {})
+        self._factors: LearningRateFactors | None = None
         self._is_resumed = False
         self._complaint: UserError | None = None
         self._frozen: list[nn.Module] = []
@@ -99,9 +107,13 @@ class TwoStageTraining(Callback):
         self._is_resumed, self._complaint = False, None
         self._begin(network, "" if network is pl_module else f"{self.network}.")
         self._freeze(network, trained)
+        if self.learning_rate_factors:
+            self._factors = LearningRateFactors(network, self.learning_rate_factors)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Complain if there is no first stage, which a resumed run does not need."""
+        """Give parts their learning rates; complain if there is no first stage, which a resumed run does not need."""
+        if self._factors is not None:
+            self._factors.attach(trainer.optimizers)
         if self._is_resumed:
             return
         if self._complaint is not None:
@@ -170,6 +182,9 @@ class TwoStageTraining(Callback):
             p.requires_grad_(False)
 
     def _restore(self) -> None:
+        if self._factors is not None:
+            self._factors.remove()
+            self._factors = None
         for p, requires_grad in self._requires_grad:
             p.requires_grad_(requires_grad)
         for layer, training in self._training:

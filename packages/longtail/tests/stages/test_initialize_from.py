@@ -1,0 +1,139 @@
+import copy
+
+import pytest
+import timm
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from toys import ToyClassifier, ToyImages, trainer, weights
+
+from medbolt.core import ClassificationTask, RandomState, TimmClassifier, UserError
+from medbolt.longtail import InitializeFrom, Resampled, TwoStageTraining
+
+
+class Start(Callback):
+    """Keeps the weights that the first batch finds."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.state = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+
+class MoCo(LightningModule):
+    """MoCo v2 as lightly's examples have it, on a timm network."""
+
+    def __init__(self):
+        super().__init__()
+        modules, loss = pytest.importorskip("lightly.models.modules"), pytest.importorskip("lightly.loss")
+        self.backbone = timm.create_model("resnet10t", num_classes=0)
+        self.projection_head = modules.MoCoProjectionHead(512, 32, 16)
+        self.backbone_momentum = copy.deepcopy(self.backbone).requires_grad_(False)
+        self.projection_head_momentum = copy.deepcopy(self.projection_head).requires_grad_(False)
+        self.criterion = loss.NTXentLoss(memory_bank_size=(64, 16))
+
+    def training_step(self, batch, batch_idx):
+        utils = pytest.importorskip("lightly.models.utils")
+        utils.update_momentum(self.backbone, self.backbone_momentum, m=0.99)
+        utils.update_momentum(self.projection_head, self.projection_head_momentum, m=0.99)
+        image = batch["image"]
+        query = self.projection_head(self.backbone(image).flatten(start_dim=1))
+        key = self.projection_head_momentum(self.backbone_momentum(image.flip(3)).flatten(start_dim=1)).detach()
+        return self.criterion(query, key)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD([*self.backbone.parameters(), *self.projection_head.parameters()], 0.01)
+
+
+def task():
+    torch.manual_seed(1)
+    return ClassificationTask(TimmClassifier("resnet10t", num_classes=3), 3)
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    """A checkpoint with a backbone and more, and the backbone's weights."""
+    torch.manual_seed(2)
+    network = timm.create_model("resnet10t", num_classes=0)
+    saved = {f"backbone.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": saved | {"head.weight": torch.zeros(2)}, "epoch": 3}, tmp_path / "ssl.ckpt")
+    return tmp_path / "ssl.ckpt", network.state_dict()
+
+
+@pytest.mark.slow
+def test_a_network_pretrained_by_lightly_s_moco_begins_where_that_ended(tmp_path):
+    pretraining, run = MoCo(), trainer(limit_train_batches=2)
+    run.fit(pretraining, ToyImages().train_dataloader())
+    run.save_checkpoint(tmp_path / "moco.ckpt")
+    start = Start()
+    callbacks = [InitializeFrom(tmp_path / "moco.ckpt", prefix="backbone."), TwoStageTraining(trainable=["head"])]
+    module = task()
+    trainer(*callbacks, start, limit_train_batches=2).fit(module, Resampled(ToyImages()))
+    for name, value in pretraining.backbone.state_dict().items():
+        assert torch.equal(start.state[f"model.features.{name}"], value)
+        assert torch.equal(module.model.features.state_dict()[name], value)  # a probe: it stays
+    assert not torch.equal(start.state["model.head.weight"], module.model.head.weight)
+
+
+def test_the_features_are_those_of_the_file_and_the_head_its_own(backbone):
+    start, module = Start(), task()
+    head = module.model.head.weight.detach().clone()
+    trainer(InitializeFrom(backbone[0], "backbone."), start, limit_train_batches=1).fit(module, ToyImages())
+    assert all(torch.equal(start.state[f"model.features.{name}"], value) for name, value in backbone[1].items())
+    assert torch.equal(start.state["model.head.weight"], head)
+    assert not torch.equal(module.model.features.conv1[0].weight, backbone[1]["conv1.0.weight"])  # it trains on
+
+
+def test_plain_weights_of_any_part_will_do(tmp_path):
+    layer = nn.Linear(144, 3)
+    torch.save(layer.state_dict(), tmp_path / "layer.pt")
+    start = Start()
+    trainer(InitializeFrom(tmp_path / "layer.pt", part="model.5"), start).fit(ToyClassifier(), datamodule=ToyImages())
+    assert torch.equal(start.state["model.5.weight"], layer.weight)
+
+
+def test_resumed_is_uninterrupted_and_needs_no_file(tmp_path):
+    torch.save(nn.Linear(144, 3).state_dict(), tmp_path / "layer.pt")
+
+    def fit(folder, path=None):
+        module = ToyClassifier()
+        saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=4, save_top_k=-1)
+        callbacks = [InitializeFrom(tmp_path / "layer.pt", part="model.5"), RandomState(1), saving]
+        run = trainer(*callbacks, epochs=2, enable_checkpointing=True)
+        run.fit(module, datamodule=ToyImages(), ckpt_path=path)
+        return weights(module)
+
+    whole = fit(tmp_path / "whole")
+    (tmp_path / "layer.pt").unlink()
+    assert torch.equal(fit(tmp_path / "resumed", tmp_path / "whole/step=8.ckpt"), whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prefix": "encoder."}, r"begins with 'encoder.'; give prefix one of 'backbone.', 'head.'"),
+        ({"prefix": ""}, r"is not of this ResNet: it lacks .* and has .* in excess; pre-train the same network"),
+        ({"prefix": "backbone.", "part": "model.head"}, r"is not of this Linear: it lacks 'bias', 'weight'"),
+        ({"prefix": "backbone.", "part": "model.net"}, r"no part part='model.net'; it has 'model.features'"),
+        ({"prefix": "backbone.", "part": "model.head.weight"}, "part='model.head.weight' is a single parameter"),
+    ],
+)
+def test_what_does_not_fit_is_refused(backbone, options, message):
+    with pytest.raises(UserError, match=message):
+        trainer(InitializeFrom(backbone[0], **options)).fit(task(), ToyImages())
+
+
+def test_another_shape_is_refused_and_nothing_is_half_loaded(backbone):
+    saved = torch.load(backbone[0])
+    saved["state_dict"]["backbone.layer4.0.conv1.weight"] = torch.zeros(1)
+    torch.save(saved, backbone[0])
+    module = task()
+    before = weights(module)
+    with pytest.raises(UserError, match=r"has 'layer4.0.conv1.weight' of shape \(1,\), this ResNet of"):
+        trainer(InitializeFrom(backbone[0], "backbone.")).fit(module, ToyImages())
+    assert torch.equal(weights(module), before)
+
+
+def test_a_pickled_model_is_refused(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(UserError, match="holds pickled Python objects"):
+        trainer(InitializeFrom(tmp_path / "whole.pt", part="model.5")).fit(ToyClassifier(), datamodule=ToyImages())
