@@ -81,11 +81,11 @@ def fitted(make: Any, module: ToyClassifier, epochs: int) -> dict[str, Any]:
 
 
 def everything() -> dict[str, Any]:
-    drawn = disc.drawn_weight
+    drawn = disc.drawn_weights
     # processes mix within their own batches: mix nothing
-    disc.drawn_weight = ssr.drawn_weight = lambda alpha: torch.tensor(1.0)
+    disc.drawn_weights = ssr.drawn_weights = lambda *args: torch.tensor([1.0])
     found = {name: fitted(make, Plain(), epochs=2) for name, make in SAME.items()}
-    disc.drawn_weight = ssr.drawn_weight = drawn
+    disc.drawn_weights = ssr.drawn_weights = drawn
     return found | {name: fitted(make, ToyClassifier(), epochs=2) for name, make in AGREE.items()}
 
 

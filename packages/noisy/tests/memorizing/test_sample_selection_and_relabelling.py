@@ -122,8 +122,8 @@ def test_selects_from_the_first_epoch_on_where_the_data_tell_their_labels():
 def test_is_mixup_where_all_are_selected_and_none_replaced(linear, module, random_data, fit, monkeypatch):
     from medbolt.noisy import MixUp
 
-    monkeypatch.setattr(file, "drawn_weight", lambda alpha: torch.tensor(0.75))
-    monkeypatch.setattr("medbolt.noisy.memorizing.mixup.drawn_weight", lambda alpha: torch.tensor(0.75))
+    for module_name in (file.__name__, "medbolt.core.objective.mixup"):
+        monkeypatch.setattr(f"{module_name}.drawn_weights", lambda *args: torch.tensor([0.75]))
     one, two = module(linear()), module(linear())
     fit(one, random_data(), Decides([-1] * 10, [1.0] * 10), epochs=2)
     fit(two, random_data(), MixUp(), epochs=2)

@@ -26,6 +26,7 @@ from .models.timm_classifier import TimmClassifier as TimmClassifier
 from .objective.callback import ObjectiveCallback as ObjectiveCallback
 from .objective.mixing import Mix as Mix
 from .objective.mixing import MixedInputs as MixedInputs
+from .objective.mixup import MixUp as MixUp
 from .objective.step import TrainingStep as TrainingStep
 from .objective.training_pass import network_input as network_input
 from .objective.training_pass import training_pass as training_pass

@@ -5,8 +5,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from medbolt.core import Mix, MixedInputs, TrainingStep
+from medbolt.core.objective.mixup import drawn_weights
 from medbolt.longtail.mixing.partner_batches import PartnerBatches
-from medbolt.longtail.mixing.weights import drawn_weights
 from medbolt.longtail.samplers.class_balanced import ClassBalancedSampler
 from medbolt.longtail.samplers.factory import SamplerCallable
 

@@ -7,8 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from medbolt.core import Mix, MixedInputs
+from medbolt.core.objective.mixup import drawn_weights
 from medbolt.longtail.losses.inputs import hard
-from medbolt.longtail.mixing.weights import drawn_weights
 from medbolt.longtail.stages.counts import known_counts
 
 

@@ -9,11 +9,11 @@ from torch.nn.functional import one_hot
 
 from medbolt.core.errors import UserError
 from medbolt.core.objective.callback import ObjectiveCallback
+from medbolt.core.objective.mixup import drawn_weights
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropyLoss
 from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
-from medbolt.noisy.memorizing.mixup import drawn_weight
 from medbolt.noisy.memorizing.second_view import network_logits, second_view
 from medbolt.noisy.selection.labels import reduced
 from medbolt.noisy.selection.selection import Selection
@@ -176,7 +176,7 @@ class DISC(ObjectiveCallback):
         mixed = int(kept.sum())
         rows = kept.to(torch.uint8).argsort(descending=True, stable=True)[: max(mixed, 2)]
         partner = torch.cat([torch.randperm(mixed), torch.arange(mixed, len(rows))]).to(rows.device)
-        weight = drawn_weight(self.alpha)
+        weight = drawn_weights(self.alpha, self.alpha, 1)
         weight = float(weight.maximum(1 - weight))
         own, others = images[rows], [rows_of(other, rows, len(kept)) for other in others]
         logits = network_logits(self, step, weight * own + (1 - weight) * own[partner], *others)

@@ -9,12 +9,12 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from medbolt.core.objective.mixing import Mix, MixedInputs
+from medbolt.core.objective.mixup import drawn_mix
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.memorizing.averaged_network import AveragedNetwork
 from medbolt.noisy.memorizing.classes import log_probability_of
 from medbolt.noisy.memorizing.early_learning_regularization import log_disagreement, updated_target
-from medbolt.noisy.memorizing.mixup import drawn_mix
 from medbolt.noisy.selection.peer import PeerNetwork
 
 _FIELDS = ("target", "peer_target")

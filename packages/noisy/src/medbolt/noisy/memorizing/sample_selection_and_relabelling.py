@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from medbolt.core.objective.mixing import Mix, MixedInputs
+from medbolt.core.objective.mixup import drawn_weights
 from medbolt.core.objective.step import TrainingStep
 from medbolt.core.objective.training_pass import network_input, training_pass
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.features import classifier_head, inputs_of
 from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
 from medbolt.noisy.memorizing.feature_consistency import FeatureConsistency
-from medbolt.noisy.memorizing.mixup import drawn_weight
 from medbolt.noisy.memorizing.neighbours import class_weights, relabel_and_select
 from medbolt.noisy.memorizing.second_view import network_logits, second_view
 from medbolt.noisy.selection.labels import training_labels
@@ -161,7 +161,7 @@ class SampleSelectionAndRelabelling(MixedInputs):
         """Return one weight and a permutation of the samples selected; the others stay as they are."""
         assert self.memory is not None
         partner = torch.arange(size, device=device)
-        weight = drawn_weight(self.alpha)
+        weight = drawn_weights(self.alpha, self.alpha, 1)
         order = torch.randperm(size).to(device)
         kept = torch.ones(size, dtype=torch.bool, device=device)
         if self._index is not None and len(self._index) == size:
