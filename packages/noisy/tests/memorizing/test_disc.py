@@ -31,7 +31,7 @@ class Selections(Callback):
 @pytest.fixture
 def fixed_mix(monkeypatch):
     """Mix each sample kept with the one before it, seven to three."""
-    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda self: torch.tensor(0.3))
+    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda self, shape: torch.full(shape, 0.3))
     monkeypatch.setattr(torch, "randperm", lambda size, **options: torch.arange(size).roll(1))
 
 

@@ -31,7 +31,7 @@ def clean_copy(network):
 @pytest.fixture
 def fixed_mix(monkeypatch):
     """Mix each sample with the one before it, three to seven."""
-    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda self: torch.tensor(0.3))
+    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda self, shape: torch.full(shape, 0.3))
     monkeypatch.setattr(torch, "randperm", lambda size, **options: torch.arange(size).roll(1))
 
 

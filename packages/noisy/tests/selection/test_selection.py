@@ -16,6 +16,6 @@ def test_selections_are_those_of_callbacks_that_know_the_samples():
         SimpleNamespace(selection="random"),
         SimpleNamespace(selection=known),
     ]
-    ((found, where),) = selections(SimpleNamespace(callbacks=callbacks))
+    ((found, where),) = selections(SimpleNamespace(callbacks=callbacks, lightning_module=SimpleNamespace()))
     assert found is known
     assert where is index

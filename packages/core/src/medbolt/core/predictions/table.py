@@ -100,7 +100,7 @@ class Predictions:
         group = self.frame["group"]
         if not group.notna().any():
             return None
-        return group.where(group.notna(), "\0" + self.frame["id"]).to_numpy(np.object_)
+        return group.where(group.notna(), "\x1f" + self.frame["id"]).to_numpy(np.object_)
 
     def labelled(self) -> "Predictions":
         """Return the samples that have a target."""
