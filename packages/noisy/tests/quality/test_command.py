@@ -165,7 +165,7 @@ def test_the_best_checkpoint_predicts_where_the_configuration_chooses_one(layers
 @pytest.mark.parametrize(
     ("init_args", "options", "sentence"),
     [
-        ({}, ["--trainer.epochs", "2"], "unrecognized arguments: --trainer.epochs 2"),
+        ({}, ["--trainer.epochs", "2"], "nrecognized arguments: --trainer.epochs 2"),
         ({}, ["--folds", "1"], "--folds is 1; cross-validation needs at least 2."),
         ({"num_train": 8}, [], "holds every training sample of class"),
         ({"broken": 3}, [], "the disk is gone; mount it."),

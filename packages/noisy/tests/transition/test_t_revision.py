@@ -144,7 +144,7 @@ def test_estimates_from_the_network_in_evaluation_mode():
 
 def test_beats_cross_entropy_and_revises_towards_the_truth(accuracy, cross_entropy_accuracy, flips):
     callback = TRevision(estimate_epochs=5, revision_epoch=30)
-    assert accuracy(callback) > cross_entropy_accuracy + 0.08
+    assert 1 - accuracy(callback) < 0.6 * (1 - cross_entropy_accuracy)  # two fifths fewer errors at least
     estimated = transition_error(callback.estimate.transition, flips)
     assert transition_error(callback.transition, flips) < estimated - 0.05
 

@@ -100,7 +100,7 @@ def test_value_and_gradient_are_finite_for_any_batch(scale, dtype):
 
 def test_finds_the_flips_and_beats_cross_entropy(accuracy, cross_entropy_accuracy, flips):
     callback = VolMinNet(volume_weight=0.1, transition_lr=3.0)
-    assert accuracy(callback) > cross_entropy_accuracy + 0.08
+    assert 1 - accuracy(callback) < 0.6 * (1 - cross_entropy_accuracy)  # two fifths fewer errors at least
     assert transition_error(callback.transition, flips) < 0.15
 
 
