@@ -44,5 +44,23 @@ def test_only_losses_that_ask_are_told_the_counts():
             self.counts = list(counts)
 
     both = nn.ModuleList([nn.CrossEntropyLoss(), Asks()])
-    tell_class_counts(both, [3, 4])
+    tell_class_counts(both, [3, 4], 5)
     assert both[1].counts == [3, 4]
+
+
+def test_the_number_of_samples_follows_the_counts_where_it_is_known_and_asked_for():
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.told = []
+
+        def set_class_counts(self, counts):
+            self.told.append(list(counts))
+
+        def set_num_samples(self, num_samples):
+            self.told.append(num_samples)
+
+    loss = Asks()
+    tell_class_counts(loss, [3, 4], 5)
+    tell_class_counts(loss, [3, 4])
+    assert loss.told == [[3, 4], 5, [3, 4]]

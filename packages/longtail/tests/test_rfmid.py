@@ -194,6 +194,16 @@ def test_the_rarest_finding_is_raised_where_it_is_present(labels, counts, make):
     assert logits.grad[0, column] < 0
 
 
+@pytest.mark.parametrize("make", [WeightedBinaryCrossEntropyLoss, DistributionBalancedLoss, EqualizationLoss])
+def test_a_task_tells_the_number_of_images_not_of_findings(rfmid, make, make_trainer):
+    criterion = EqualizationLoss(activation="sigmoid") if make is EqualizationLoss else make()
+    task = ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(3, 45)), 45, "multilabel", criterion=criterion)
+    run = make_trainer(limit_train_batches=1, limit_val_batches=0)
+    run.fit(task, Resampled(Fundus(*rfmid), RepeatFactorSampler))
+    assert criterion.num_samples == 1920
+    assert criterion.samples(criterion.class_counts) == 1920
+
+
 @each_loss
 def test_a_task_fits_and_validates(rfmid, make, make_trainer):
     torch.manual_seed(0)

@@ -91,6 +91,24 @@ def test_a_criterion_that_asks_is_told_the_class_counts(trainer):
     assert task.criterion.counts == [8, 8, 8, 8]
 
 
+def test_it_is_told_the_number_of_samples_too_not_of_labels_nor_of_the_base_set(trainer):
+    class Asks(nn.BCEWithLogitsLoss):
+        def set_class_counts(self, counts):
+            self.counts = list(counts)
+
+        def set_num_samples(self, num_samples):
+            self.num_samples = num_samples
+
+    class Labelled(Tiny):
+        def load(self, split):
+            dataset = super().load(split)
+            return dataset.select([i for i in range(len(dataset)) if i % 4])
+
+    data, task = Labelled("multilabel"), make("multilabel", criterion=Asks())
+    trainer(enable_checkpointing=False, max_steps=1, limit_val_batches=0).fit(task, data)
+    assert (sum(task.criterion.counts), data.train_size, task.criterion.num_samples) == (32, 32, 24)
+
+
 def test_a_test_of_data_without_training_samples_still_runs(trainer):
     class TestOnly(Tiny):
         def load(self, split):

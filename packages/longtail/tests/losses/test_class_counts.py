@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from medbolt.core import UserError
-from medbolt.longtail import BalancedSoftmaxLoss, LDAMLoss, VectorScalingLoss
+from medbolt.core.losses import tell_class_counts
+from medbolt.longtail import (
+    BalancedSoftmaxLoss,
+    DistributionBalancedLoss,
+    EqualizationLoss,
+    LDAMLoss,
+    VectorScalingLoss,
+    WeightedBinaryCrossEntropyLoss,
+)
 from medbolt.longtail.losses.class_counts import log_prior, smallest_count
 
 COUNTS = torch.tensor([6.0, 3.0, 1.0, 0.0])
@@ -37,6 +45,37 @@ def test_what_a_validation_made_of_the_counts_serves_training():
         weighted(logits, torch.tensor([1]))
     weighted(logits, torch.tensor([1])).backward()
     assert logits.grad.isfinite().all()
+
+
+OF_SAMPLES = [
+    WeightedBinaryCrossEntropyLoss,
+    DistributionBalancedLoss,
+    lambda **o: EqualizationLoss(0.15, activation="sigmoid", **o),
+]
+LOGITS, LABELS = torch.tensor([[0.3, -1.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize("make", OF_SAMPLES, ids=["weighted BCE", "distribution-balanced", "EQL"])
+def test_the_number_of_samples_is_told_with_the_counts_and_forgotten_with_them(make):
+    counts, told = [40, 20, 10], make()
+    given, summed = make(class_counts=counts, num_samples=60), make(class_counts=counts)
+    assert given(LOGITS, LABELS) != summed(LOGITS, LABELS)  # 10 of 60 are above 0.15, of 70 are not
+    for number, expected in ((60, given), (None, summed), (60, given)):
+        tell_class_counts(told, counts, number)
+        assert told(LOGITS, LABELS) == expected(LOGITS, LABELS)
+
+
+@pytest.mark.parametrize("make", OF_SAMPLES, ids=["weighted BCE", "distribution-balanced", "EQL"])
+def test_what_the_user_gave_stays(make):
+    of_both, of_counts, of_samples = (
+        make(class_counts=[40, 20, 10], num_samples=60), make(class_counts=[40, 20, 10]), make(num_samples=60)
+    )  # fmt: skip
+    for loss in (of_both, of_counts, of_samples):
+        tell_class_counts(loss, [5, 5, 5], 500)
+    assert [loss.num_samples for loss in (of_both, of_counts, of_samples)] == [60, None, 60]
+    assert of_samples.class_counts.tolist() == [5, 5, 5]
+    with pytest.raises(ValueError, match="num_samples must be positive, got 0"):
+        make(num_samples=0)
 
 
 def test_printing_shows_the_counts():

@@ -4,7 +4,7 @@ from torch import nn
 from toys import ToyClassifier, ToyImages, trainer
 
 from medbolt.core import UserError
-from medbolt.longtail import BalancedSoftmaxLoss, ClassCounts
+from medbolt.longtail import BalancedSoftmaxLoss, ClassCounts, EqualizationLoss, LongTailed
 
 
 class Combined(nn.Module):
@@ -28,6 +28,23 @@ def test_or_what_the_data_module_says_however_deep_the_loss():
     module.criterion = Combined()
     trainer(ClassCounts()).fit(module, datamodule=ToyImages({"train": 25}))
     assert module.criterion.inner.class_counts.tolist() == [9, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "expected"),
+    [
+        ({}, ToyImages({"train": 24}), 24),
+        ({}, LongTailed(ToyImages({"train": 24}), ratio=4), 14),  # 8, 4 and 2 of a base set of 24
+        ({"num_samples": 50}, ToyImages({"train": 24}), 50),
+        ({"class_counts": [9, 8, 8]}, ToyImages({"train": 24}), None),  # which may be of other data
+        ({"class_counts": [9, 8, 8], "num_samples": 20}, ToyImages({"train": 24}), 20),
+    ],
+)
+def test_the_number_of_samples_goes_with_the_counts(options, data, expected):
+    module = ToyClassifier()
+    module.criterion = EqualizationLoss()
+    trainer(ClassCounts(**options)).fit(module, datamodule=data)
+    assert module.criterion.num_samples == expected
 
 
 def test_a_test_may_lack_the_training_data():

@@ -1,4 +1,4 @@
-"""What every loss shares: the reduction, the probability of the target, and being told the class counts."""
+"""What every loss shares: the reduction, the probability of the target, and being told what the data hold."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -59,10 +59,16 @@ def target_probability(logits: Tensor, target: Tensor, log: bool = False) -> Ten
     return log_target if log else log_target.exp()
 
 
-def tell_class_counts(criterion: nn.Module, class_counts: Sequence[int]) -> None:
-    """Tell every loss in a criterion that asks for them the training samples of each class.
+def tell_class_counts(criterion: nn.Module, class_counts: Sequence[int], num_samples: int | None = None) -> None:
+    """Tell every loss in a criterion that asks for them the training samples of each class, and of all.
 
-    A loss asks by having a method ``set_class_counts``; one that was given counts by the user ignores the call.
+    A loss asks by having a method ``set_class_counts``, and for their number by ``set_num_samples``, which is called
+    after it; one that was given counts by the user ignores the calls.
+
+    Args:
+        criterion: A loss, or a module with losses in it.
+        class_counts: Training samples of each class; present labels of each class where samples have several.
+        num_samples: Training samples, where it is known: not the sum of the counts where samples have several labels.
 
     Example:
         >>> tell_class_counts(nn.CrossEntropyLoss(), [10, 3])  # asks for nothing
@@ -70,3 +76,5 @@ def tell_class_counts(criterion: nn.Module, class_counts: Sequence[int]) -> None
     for module in criterion.modules():
         if callable(tell := getattr(module, "set_class_counts", None)):
             tell(class_counts)
+        if num_samples is not None and callable(tell := getattr(module, "set_num_samples", None)):
+            tell(num_samples)

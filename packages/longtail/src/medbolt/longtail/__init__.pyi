@@ -8,6 +8,7 @@ from .experts.bilateral_branch import BilateralBranch as BilateralBranch
 from .experts.classifier import ExpertsClassifier as ExpertsClassifier
 from .experts.diverse import DiverseExperts as DiverseExperts
 from .experts.skilled import SkilledExperts as SkilledExperts
+from .generation.rare_sample_generation import RareSampleGeneration as RareSampleGeneration
 from .heads.cosine import CosineHead as CosineHead
 from .heads.deconfounded import DeconfoundedHead as DeconfoundedHead
 from .heads.disalign import DisAlignHead as DisAlignHead

@@ -33,7 +33,7 @@ class ClassificationTask(LightningModule):
         task: ``"multiclass"``; ``"ordinal"``, the same with grades as classes and quadratic weighted kappa;
             ``"binary"``, one logit; ``"multilabel"``, one logit a label.
         criterion: The loss of logits and targets; by default cross entropy, or binary cross entropy for binary and
-            multilabel tasks. A loss that asks for class counts is told those of the data module.
+            multilabel tasks. A loss that asks for class counts, or the number of samples, is told those of the data.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning rate scheduler from the optimizer. ``ReduceLROnPlateau`` watches ``val/loss``.
         scheduler_interval: Whether the scheduler steps each epoch or each optimizer step.
@@ -93,7 +93,8 @@ class ClassificationTask(LightningModule):
         # a test needs the counts for its loss only, and may lack the training data they come from
         with nullcontext() if stage == "fit" else suppress(UserError):
             if (counts := getattr(data, "class_counts", None)) is not None:
-                tell_class_counts(self.criterion, counts)
+                targets = getattr(data, "train_targets", None)  # of the samples, where ``train_size`` is of the base
+                tell_class_counts(self.criterion, counts, None if targets is None else len(targets))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""

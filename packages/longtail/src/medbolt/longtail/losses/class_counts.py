@@ -17,14 +17,17 @@ class ClassCountsLoss(nn.Module):
 
     The counts are an int64 buffer: it follows ``.to(device)``, stays exact under ``.half()`` and is not in the
     ``state_dict``. Counts given to the constructor stay; else the last :meth:`set_class_counts` holds, which
-    :class:`~medbolt.core.ClassificationTask` calls with the counts of the data module.
+    :class:`~medbolt.core.ClassificationTask` calls with the counts of the data module. With them comes the number of
+    samples, by :meth:`set_num_samples`: where samples have several labels it is not the sum of the counts.
 
     Args:
         class_counts: Training samples of each class; zeros are allowed.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        num_samples: Training samples.
 
     Raises:
-        ValueError: if a count is negative, all are zero, or they are no list of integers.
+        ValueError: if a count is negative, all are zero, they are no list of integers, or ``num_samples`` is not
+            positive.
 
     Example:
         >>> class RareFirst(ClassCountsLoss):
@@ -41,10 +44,15 @@ class ClassCountsLoss(nn.Module):
 
     class_counts: Tensor | None
 
-    def __init__(self, class_counts: Sequence[int] | None, reduction: Reduction) -> None:
+    def __init__(
+        self, class_counts: Sequence[int] | None, reduction: Reduction, num_samples: int | None = None
+    ) -> None:
         super().__init__()
+        if num_samples is not None and num_samples < 1:
+            raise ValueError(f"num_samples must be positive, got {num_samples}")
         self.reduction: Reduction = reduction
-        self._given = class_counts is not None
+        self.num_samples = num_samples
+        self._given, self._samples_given = class_counts is not None, num_samples is not None
         self.register_buffer("class_counts", None, persistent=False)
         if class_counts is not None:
             self.class_counts = _checked(class_counts)
@@ -58,7 +66,21 @@ class ClassCountsLoss(nn.Module):
         """Take the counts of the data, unless the user gave some."""
         if not self._given:
             self.class_counts = _checked(class_counts)
+            self.set_num_samples(None)
             self._made.clear()
+
+    def set_num_samples(self, num_samples: int | None) -> None:
+        """Take the number of samples of the data, ``None`` if it is not known, unless the user gave it or counts.
+
+        Counts that the user gave may be of other data, so the number of these does not belong to them.
+        """
+        if not self._given and not self._samples_given:
+            self.num_samples = num_samples
+            self._made.clear()
+
+    def samples(self, counts: Tensor) -> Tensor | int:
+        """Return the number of training samples; the sum of the (C,) counts where nobody told."""
+        return counts.sum() if self.num_samples is None else self.num_samples
 
     def of_classes(self, logits: Tensor) -> Tensor:
         """Return :meth:`per_class` in the precision and on the device of the logits; it is made once for each.

@@ -26,7 +26,8 @@ class DistributionBalancedLoss(ClassCountsLoss):
     :math:`q_{ic}` is the probability that the (scaled) logit gives to what label c really is.
 
     Args:
-        num_samples: Training samples N; by default the sum of the counts, which suits one label a sample.
+        num_samples: Training samples N; told by the task with the counts if not given. Where nobody tells, it is the
+            sum of the counts, which suits one label a sample.
         alpha: Smallest weight.
         beta: Steepness of the weight.
         mu: Where the weight is half-way.
@@ -40,7 +41,7 @@ class DistributionBalancedLoss(ClassCountsLoss):
         logits (B, C) float; target (B, C) labels in [0, 1], or (B,) int64 class indices; output () or (B, C).
 
     Raises:
-        ValueError: if ``negative_scale`` is not positive or ``gamma`` negative.
+        ValueError: if ``negative_scale`` or ``num_samples`` is not positive or ``gamma`` negative.
 
     State, cost: none; about ten operations an entry.
 
@@ -66,16 +67,16 @@ class DistributionBalancedLoss(ClassCountsLoss):
         class_counts: Sequence[int] | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(class_counts, reduction)
+        super().__init__(class_counts, reduction, num_samples)
         check_gamma(gamma)
         if negative_scale <= 0:
             raise ValueError(f"negative_scale must be positive, got {negative_scale}")
-        self.num_samples, self.alpha, self.beta, self.mu = num_samples, alpha, beta, mu
+        self.alpha, self.beta, self.mu = alpha, beta, mu
         self.negative_scale, self.kappa, self.gamma = negative_scale, kappa, gamma
 
     def per_class(self, counts: Tensor) -> Tensor:
         """Return the counts and the shift of the logits, (2, C)."""
-        absent = ((self.num_samples or counts.sum()) - counts).clamp(min=1)
+        absent = (self.samples(counts) - counts).clamp(min=1)
         counts = counts.clamp(min=1)
         return torch.stack([counts, self.kappa / self.negative_scale * (absent / counts).log()])
 

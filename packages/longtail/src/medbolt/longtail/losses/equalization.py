@@ -27,7 +27,8 @@ class EqualizationLoss(ClassCountsLoss):
             class would have if all had the same.
         gamma: Probability, in [0, 1], of leaving a rare class out of a sample's softmax.
         activation: ``"softmax"`` or ``"sigmoid"``.
-        num_samples: Training samples; by default the sum of the counts, which suits one label a sample.
+        num_samples: Training samples; told by the task with the counts if not given. Where nobody tells, it is the sum
+            of the counts, which suits one label a sample.
         class_counts: Training samples of each class; told by the task if not given.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -36,7 +37,7 @@ class EqualizationLoss(ClassCountsLoss):
         only left out if its target is 0; output () or (B,), with ``"sigmoid"`` (B, C) instead of (B,).
 
     Raises:
-        ValueError: if ``gamma`` is outside [0, 1].
+        ValueError: if ``gamma`` is outside [0, 1] or ``num_samples`` not positive.
 
     State, cost: none; one random number an entry and one softmax. The numbers are torch's, so a run that restores
     torch's generator repeats them.
@@ -59,16 +60,16 @@ class EqualizationLoss(ClassCountsLoss):
         class_counts: Sequence[int] | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(class_counts, reduction)
+        super().__init__(class_counts, reduction, num_samples)
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
-        self.threshold, self.gamma, self.num_samples = threshold, gamma, num_samples
+        self.threshold, self.gamma = threshold, gamma
         self.activation: Literal["softmax", "sigmoid"] = activation
 
     def per_class(self, counts: Tensor) -> Tensor:
         """Return which classes are rare, (C,) bool."""
         threshold = 1 / len(counts) if self.threshold is None else self.threshold
-        return counts / (self.num_samples or counts.sum()) < threshold
+        return counts / self.samples(counts) < threshold
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""

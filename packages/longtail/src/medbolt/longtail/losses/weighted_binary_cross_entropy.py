@@ -19,7 +19,8 @@ class WeightedBinaryCrossEntropyLoss(ClassCountsLoss):
     for multi-label data, with sigmoid probabilities p.
 
     Args:
-        num_samples: Training samples N; by default the sum of the counts, which suits one label a sample.
+        num_samples: Training samples N; told by the task with the counts if not given. Where nobody tells, it is the
+            sum of the counts, which suits one label a sample.
         power: Exponent :math:`\rho`; 1 balances present and absent, 0.5 half-way, 0 is binary cross entropy.
         max_weight: Bound :math:`w_{\max}`, positive, without which the rarest findings drown the rest.
         class_counts: Present labels of each class in training; told by the task if not given.
@@ -29,7 +30,7 @@ class WeightedBinaryCrossEntropyLoss(ClassCountsLoss):
         logits (B, C) float; target (B, C) labels in [0, 1], or (B,) int64 class indices; output () or (B, C).
 
     Raises:
-        ValueError: if ``max_weight`` is not positive.
+        ValueError: if ``max_weight`` or ``num_samples`` is not positive.
 
     State, cost: none; a few operations an entry.
 
@@ -50,14 +51,14 @@ class WeightedBinaryCrossEntropyLoss(ClassCountsLoss):
         class_counts: Sequence[int] | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(class_counts, reduction)
+        super().__init__(class_counts, reduction, num_samples)
         if max_weight <= 0:
             raise ValueError(f"max_weight must be positive, got {max_weight}")
-        self.num_samples, self.power, self.max_weight = num_samples, power, max_weight
+        self.power, self.max_weight = power, max_weight
 
     def per_class(self, counts: Tensor) -> Tensor:
         """Return the weights of present labels, (C,)."""
-        absent = ((self.num_samples or counts.sum()) - counts).clamp(min=1)
+        absent = (self.samples(counts) - counts).clamp(min=1)
         return (absent / counts.clamp(min=1)).pow(self.power).clamp(max=self.max_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ class ClassCounts(Callback):
     Args:
         class_counts: Training samples of each class; those of the data module by default.
         criterion: Attribute of the criterion, dotted if nested, which must be an ``nn.Module``.
+        num_samples: Training samples. By default they are counted where the class counts are the data module's; losses
+            take the sum of counts that are given.
 
     Raises:
         UserError: if nobody knows the counts, there is no such criterion, or nothing in it asks for them.
@@ -29,8 +31,13 @@ class ClassCounts(Callback):
         >>> callback = ClassCounts([5000, 600, 90, 12], criterion="loss_fn")
     """
 
-    def __init__(self, class_counts: Sequence[int] | None = None, criterion: str = "criterion") -> None:
-        self.class_counts, self.criterion = class_counts, criterion
+    def __init__(
+        self,
+        class_counts: Sequence[int] | None = None,
+        criterion: str = "criterion",
+        num_samples: int | None = None,
+    ) -> None:
+        self.class_counts, self.criterion, self.num_samples = class_counts, criterion, num_samples
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tell the counts."""
@@ -54,4 +61,8 @@ class ClassCounts(Callback):
             if stage == "fit":
                 raise
             return  # a test needs the counts for its loss only, and may lack the training data they come from
-        tell_class_counts(found, counts.tolist())
+        num_samples = self.num_samples
+        if num_samples is None and self.class_counts is None:
+            targets = getattr(trainer.datamodule, "train_targets", None)  # pyright: ignore[reportAttributeAccessIssue]
+            num_samples = None if targets is None else len(targets)
+        tell_class_counts(found, counts.tolist(), num_samples)
