@@ -102,6 +102,8 @@ def _environments(processes: int) -> list[dict[str, str]]:
 def _work(path: str, name: str, arguments: tuple[Any, ...], environment: dict[str, str], file: Path) -> None:
     import torch
 
+    # seed_everything in an earlier test leaves it behind, and DDP, but not one process, would seed by it once more
+    os.environ.pop("PL_GLOBAL_SEED", None)
     os.environ.update(environment)
     set_start_method("fork", force=True)  # of the workers of data loaders; a new fork server would import all anew
     torch.set_num_threads(1)
