@@ -33,8 +33,10 @@ def documented(module: str, name: str) -> str:
     exported = getattr(importlib.import_module(module), name)
     if inspect.ismodule(exported):
         return f".. automodule:: {module}.{name}\n   :imported-members:\n"
+    # what another package defines has its place there
+    option = "" if getattr(exported, "__module__", module).startswith(module) else "   :no-index:\n"
     kind = "class" if inspect.isclass(exported) else "function" if callable(exported) else "data"
-    return f".. auto{kind}:: {module}.{name}\n"
+    return f".. auto{kind}:: {module}.{name}\n{option}"
 
 
 class Exports(SphinxDirective):

@@ -29,7 +29,7 @@ class EarlyLearningRegularizationPlus(MixedInputs):
         \sum_{k = 1, 2} \ell^k_i + \lambda_s \log\left(1 - \langle q^k_i, p^k_i \rangle\right)
 
     :math:`p^k` and :math:`\ell^k` are network k's prediction and MixUp loss of the mixtures (see
-    :class:`~medbolt.noisy.MixUp`); :math:`\bar p^{\,\bar k}` is what the running mean of the other network's weights
+    :class:`~medbolt.core.MixUp`); :math:`\bar p^{\,\bar k}` is what the running mean of the other network's weights
     says of the unmixed images, in evaluation mode. The module's own network is the one to deploy; the second is this
     callback's ``peer``. What the module logs as its loss is the sum of both.
 
