@@ -80,7 +80,7 @@ def test_a_loss(figures, loss):
         function(logits, target).backward()
 
     label = f"{type(loss).__name__}{f', {loss.loss}' if isinstance(loss, ClassBalancedLoss) else ''}"
-    figures.compare(f"{label} / {name}", lambda: step(loss), lambda: step(plain), GOALS[loss], rounds=101)
+    figures.compare(f"{label} / {name}", lambda: step(loss), lambda: step(plain), GOALS[loss], rounds=501)
 
 
 @pytest.mark.parametrize(

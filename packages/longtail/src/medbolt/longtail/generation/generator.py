@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.errors import UserError
 from medbolt.longtail.generation.pairing import pairs
 from medbolt.longtail.losses.inputs import precise
@@ -128,9 +127,9 @@ class RareSampleGenerator(nn.Module):
         if half == 0:
             return precise(maps).new_zeros(())
         first, second = slice(half), slice(half, 2 * half)
-        logits = self.filter(torch.cat([maps[first], maps[second]], 1))
-        # not torch's function, for an objective on criterion="functional" would take it for the module's criterion
-        return cross_entropy(precise(logits), (target[first] == target[second]).long()).mean()
+        log_p = precise(self.filter(torch.cat([maps[first], maps[second]], 1))).log_softmax(1)
+        # not F.cross_entropy, which an objective on criterion="functional" would take for the module's criterion
+        return -log_p.gather(1, (target[first] == target[second]).long()[:, None]).mean()
 
     def generate(self, maps: Tensor, displacement: Tensor, frequent: Tensor, rare: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps of the rare samples, changed as frequent ones differ from their centers, and the vector loss.
@@ -144,8 +143,7 @@ class RareSampleGenerator(nn.Module):
         vector = self.transformation(displacement[frequent].to(maps.dtype))
         fixed = {name: parameter.detach() for name, parameter in self.filter.named_parameters()}
         pairs = torch.cat([maps[frequent], vector.to(maps.dtype)], 1)
-        logits = precise(functional_call(self.filter, fixed, (pairs,)))
-        different = cross_entropy(logits, torch.zeros_like(frequent)).mean()
+        different = -precise(functional_call(self.filter, fixed, (pairs,))).log_softmax(1)[:, 0].mean()
         generated, vector = maps[rare] + vector.to(maps.dtype), precise(vector)
         length = (vector.norm(dim=1) - displacement[frequent].norm(dim=1)).abs()
         # a vector of length 0 has no direction; near it the gradient is bounded by 1 / eps

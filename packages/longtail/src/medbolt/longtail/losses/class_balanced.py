@@ -5,10 +5,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
 from medbolt.longtail.losses.focal import check_gamma, sigmoid_focal
-from medbolt.longtail.losses.inputs import precise, weighted_cross_entropy
+from medbolt.longtail.losses.inputs import precise
 from medbolt.longtail.losses.weights import check_beta, class_weights, sample_weights
 
 
@@ -71,5 +72,5 @@ class ClassBalancedLoss(ClassCountsLoss):
         logits = precise(logits)
         weights = self.of_classes(logits)
         if self.loss == "softmax":
-            return reduce(weighted_cross_entropy(logits, target, weights), self.reduction)
+            return cross_entropy(logits, target, weight=weights, reduction=self.reduction)
         return reduce(sample_weights(target, weights) * sigmoid_focal(logits, target, self.gamma), self.reduction)

@@ -1,10 +1,8 @@
 """Logits and targets in the form that the formulas are written in."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.errors import UserError
 
 
@@ -29,19 +27,9 @@ def target_matrix(target: Tensor, logits: Tensor) -> Tensor:
         >>> target_matrix(torch.tensor([1]), torch.zeros(1, 3))
         tensor([[0., 1., 0.]])
     """
-    return F.one_hot(target, logits.shape[1]).to(logits) if target.ndim == 1 else target.to(logits)
-
-
-def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return cross entropy per sample, (B,), each class's share of it times the weight of the class.
-
-    Example:
-        >>> weighted_cross_entropy(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([0.5, 2.0]))
-        tensor([1.3863])
-    """
-    if target.is_floating_point():
-        return F.cross_entropy(logits, target, weights, reduction="none")
-    return weights[target] * cross_entropy(logits, target)
+    if target.ndim > 1:
+        return target.to(logits)
+    return torch.zeros_like(logits, requires_grad=False).scatter_(1, target[:, None], 1.0)
 
 
 def hard(target: Tensor, loss: object) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from medbolt.core.cross_entropy import cross_entropy
-from medbolt.core.losses import Reduction, reduce
+from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, smallest_count
 from medbolt.longtail.losses.inputs import precise
 
@@ -78,10 +78,11 @@ class LabelAwareSmoothingLoss(ClassCountsLoss):
         logits = precise(logits)
         smoothing = self.of_classes(logits)
         if target.is_floating_point():
-            log_p = logits.log_softmax(1)
-            target = target.to(log_p)
-            losses = -(target * (1 - smoothing) * log_p).sum(1) - target @ smoothing * log_p.mean(1)
-        else:  # the same with log p written out: no more than one softmax
-            own = logits.gather(1, target[:, None]).squeeze(1)
-            losses = cross_entropy(logits, target) + smoothing[target] * (own - logits.mean(1))
-        return reduce(losses, self.reduction)
+            target = target.to(logits)
+            smooth = (target @ (smoothing / len(smoothing)))[:, None] + target * (1 - smoothing)
+        else:
+            smoothing = smoothing[target][:, None]
+            smooth = (
+                (smoothing / logits.shape[1]).repeat(1, logits.shape[1]).scatter_add_(1, target[:, None], 1 - smoothing)
+            )
+        return cross_entropy(logits, smooth, reduction=self.reduction)

@@ -72,7 +72,7 @@ class LDAMLoss(ClassCountsLoss):
         if target.is_floating_point():
             losses = (target * F.softplus(_log_sum_of_others(logits) - logits + margins)).sum(1)
             return reduce(losses, self.reduction)
-        return reduce(cross_entropy(logits, target, margin=margins[target]), self.reduction)
+        return cross_entropy(logits, target, margin=margins[target], reduction=self.reduction)
 
 
 def _log_sum_of_others(logits: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medbolt.core.cross_entropy import cross_entropy
-from medbolt.core.losses import Reduction, reduce
+from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, log_prior
 from medbolt.longtail.losses.inputs import precise
 
@@ -51,4 +51,4 @@ class LogitAdjustedLoss(ClassCountsLoss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
         logits = precise(logits)
-        return reduce(cross_entropy(logits, target, shift=self.tau * self.of_classes(logits)), self.reduction)
+        return cross_entropy(logits, target, shift=self.tau * self.of_classes(logits), reduction=self.reduction)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medbolt.core.cross_entropy import cross_entropy
-from medbolt.core.losses import Reduction, reduce
+from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
 from medbolt.longtail.losses.inputs import hard, precise
 
@@ -73,4 +73,4 @@ class SeesawLoss(ClassCountsLoss):
         # at the target itself both factors are 1
         factors = (log_sigma - floor).clamp_(min=0).mul_(self.q)
         factors.add_((log_n - log_n[column]).clamp_(max=0), alpha=self.p)
-        return reduce(cross_entropy(logits, target, shift=factors), self.reduction)
+        return cross_entropy(logits, target, shift=factors, reduction=self.reduction)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medbolt.core.cross_entropy import cross_entropy
-from medbolt.core.losses import Reduction, reduce
+from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, log_prior
 from medbolt.longtail.losses.inputs import precise
 
@@ -64,4 +64,4 @@ class VectorScalingLoss(ClassCountsLoss):
         """Return the loss."""
         logits = precise(logits)
         scale, log_pi = self.of_classes(logits)
-        return reduce(cross_entropy(logits, target, self.tau * log_pi, scale), self.reduction)
+        return cross_entropy(logits, target, self.tau * log_pi, scale, reduction=self.reduction)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from medbolt.core.losses import Reduction, reduce
+from medbolt.core.cross_entropy import cross_entropy
+from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
-from medbolt.longtail.losses.inputs import precise, weighted_cross_entropy
+from medbolt.longtail.losses.inputs import precise
 from medbolt.longtail.losses.weights import Weighting, check_beta, check_power, class_weights
 
 
@@ -65,4 +66,4 @@ class WeightedCrossEntropyLoss(ClassCountsLoss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
         logits = precise(logits)
-        return reduce(weighted_cross_entropy(logits, target, self.of_classes(logits)), self.reduction)
+        return cross_entropy(logits, target, weight=self.of_classes(logits), reduction=self.reduction)
