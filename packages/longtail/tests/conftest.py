@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from medbolt.core import ClassificationTask, ImageDataModule, ImageDataset
@@ -28,6 +28,40 @@ class Bright(ImageDataModule):
     @property
     def class_names(self):
         return list("abcd")
+
+
+class Kept(LightningModule):
+    """Trains a network, by default its ``make()``, and keeps its batches, logits and losses."""
+
+    make: Callable[[], nn.Module]
+
+    def __init__(self, lr: float = 0.0, criterion: nn.Module | None = None, network: nn.Module | None = None) -> None:
+        super().__init__()
+        self.lr, self.model, self.criterion = lr, network or self.make(), criterion or nn.CrossEntropyLoss()
+        self.batches, self.logits, self.losses = [], [], []
+
+    def training_step(self, batch, batch_idx):
+        logits = self.model(batch["image"])
+        loss = self.criterion(logits, batch["target"])
+        self.batches.append(batch)
+        self.logits.append(logits.detach())
+        self.losses.append(float(loss.detach()))
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        logits = self.model(batch["image"])
+        assert len(logits) == len(batch["target"])
+        return logits
+
+    test_step = predict_step = validation_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr)
+
+
+@pytest.fixture
+def keeping() -> Callable[[Callable[[], nn.Module]], type[Kept]]:
+    return lambda make: type("Kept", (Kept,), {"make": staticmethod(make)})
 
 
 @pytest.fixture

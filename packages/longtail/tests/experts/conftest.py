@@ -1,10 +1,9 @@
-"""A small network to give experts to, a module that keeps its losses, and long-tailed images that overlap."""
+"""A small network to give experts to, and long-tailed images that overlap."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medbolt.core import ClassificationTask, EvaluationTransform, ImageDataModule, ImageDataset
@@ -26,33 +25,6 @@ class Small(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.relu(self.body(self.stem(image))))
-
-
-class Kept(LightningModule):
-    """Trains a small network and keeps its batches, inputs, logits and losses."""
-
-    def __init__(self, lr: float = 0.0, criterion: nn.Module | None = None, network: nn.Module | None = None) -> None:
-        super().__init__()
-        self.lr = lr
-        self.model = network or Small()
-        self.criterion = criterion or nn.CrossEntropyLoss()
-        self.batches, self.logits, self.losses = [], [], []
-
-    def training_step(self, batch, batch_idx):
-        logits = self.model(batch["image"])
-        loss = self.criterion(logits, batch["target"])
-        self.batches.append(batch)
-        self.logits.append(logits.detach())
-        self.losses.append(float(loss))
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        return self.model(batch["image"])
-
-    test_step = predict_step = validation_step
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), self.lr)
 
 
 class Overlapping(ImageDataModule):
@@ -84,8 +56,8 @@ def small() -> type[Small]:
 
 
 @pytest.fixture
-def kept() -> type[Kept]:
-    return Kept
+def kept(keeping):
+    return keeping(Small)
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""A small convolutional network, a module that keeps what it saw, and long-tailed images that vary alike."""
+"""A small convolutional network, and long-tailed images that vary alike."""
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torch import nn
 
 from medbolt.core import EvaluationTransform, ImageDataModule, ImageDataset
@@ -22,31 +21,6 @@ class Maps(nn.Module):
 
     def forward(self, image):
         return self.head(self.body(self.stem(image)))
-
-
-class Kept(LightningModule):
-    """Trains it, and keeps its batches, logits and losses."""
-
-    def __init__(self, lr=0.0, criterion=None, network=None) -> None:
-        super().__init__()
-        self.lr, self.model, self.criterion = lr, network or Maps(), criterion or nn.CrossEntropyLoss()
-        self.batches, self.logits, self.losses = [], [], []
-
-    def training_step(self, batch, batch_idx):
-        logits = self.model(batch["image"])
-        loss = self.criterion(logits, batch["target"])
-        self.batches.append(batch)
-        self.logits.append(logits.detach())
-        self.losses.append(float(loss.detach()))
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        assert len(self.model(batch["image"])) == len(batch["target"])
-
-    test_step = validation_step
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), self.lr)
 
 
 class Colored(ImageDataModule):
@@ -83,8 +57,8 @@ def network() -> type[Maps]:
 
 
 @pytest.fixture
-def kept() -> type[Kept]:
-    return Kept
+def kept(keeping):
+    return keeping(Maps)
 
 
 @pytest.fixture

@@ -41,7 +41,8 @@ class MixedInputs(ObjectiveCallback):
         \lambda'_i\, \ell(f(\tilde x_i), y_i) + (1 - \lambda'_i)\, \ell(f(\tilde x_i), y_{\pi(i)})
 
     Two losses instead of one with a mixed target, so any criterion will do, and targets of any kind. Subclasses
-    override :meth:`draw`, and :meth:`combine` where images are not averaged. This class itself mixes nothing.
+    override :meth:`draw`, :meth:`combine` where images are not averaged, and :meth:`network_inputs` where the network
+    is to get more than images. This class itself mixes nothing.
 
     - While a training batch runs, every call of the network by ``training_step`` is mixed: the same way for each call
       with as many images, so that a module which gives it two views of a batch, one after the other, gets both mixed
@@ -99,6 +100,10 @@ class MixedInputs(ObjectiveCallback):
         weight = mix.image_weight.to(images).view(-1, *[1] * (images.ndim - 1))
         return weight * images + (1 - weight) * images[mix.partner]
 
+    def network_inputs(self, images: Tensor, mix: Mix, *others: Any) -> tuple[Any, ...]:
+        """Return what the network is called with for images and its other positional arguments."""
+        return (self.combine(images, mix), *others)
+
     def mix_of(self, step: TrainingStep) -> Mix:
         """Return how the images behind a step were mixed."""
         mix = (self._mixes or {}).get(len(step.target))
@@ -150,7 +155,7 @@ class MixedInputs(ObjectiveCallback):
             )
         if len(images) not in self._mixes:
             self._mixes[len(images)] = self.draw(len(images), self._target(len(images)), images.device)
-        return (self.combine(images, self._mixes[len(images)]), *others)
+        return self.network_inputs(images, self._mixes[len(images)], *others)
 
     def _target(self, size: int) -> Tensor | None:
         if not self.needs_target:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from medbolt.core import Mix, MixedInputs, TrainingStep, UserError
 from medbolt.longtail.experts.lookup import find_experts
@@ -97,19 +97,16 @@ class BilateralBranch(MixedInputs):
         assert self._partners is not None
         return torch.cat([images, self._partners.images_like(images)[mix.partner]])
 
+    def network_inputs(self, images: Tensor, mix: Mix, *others: Any) -> tuple[Tensor, Tensor]:
+        """Return the images of both branches and the branches' weights, (2,)."""
+        return self.combine(images, mix), torch.tensor([self.alpha, 1 - self.alpha], device=images.device)
+
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses with the targets of both batches, weighted."""
         assert self._partners is not None
         mix = self.mix_of(step)
         targets = self._partners.targets.to(step.target)[mix.partner]
         return mix.target_weight * step.loss() + (1 - mix.target_weight) * step.loss(target=targets)
-
-    def _mixed(self, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        mixed = super()._mixed(network, inputs)
-        if mixed is None:
-            return None
-        images: Tensor = mixed[0]
-        return images, torch.tensor([self.alpha, 1 - self.alpha], device=images.device)
 
     def _total(self, trainer: Trainer) -> int:
         epochs = trainer.max_epochs if self.epochs is None else self.epochs
