@@ -27,8 +27,9 @@ SMALL = {
     "axes": {"method": {"plain": None, "elr": {"layers": ["method/noisy/elr.yaml"]}}},
     "result": "test_curve.json",
     "rows": "method",
+    "tables": "metric",
     "columns": ["method"],
-    "metrics": ["accuracy/last"],
+    "metrics": {"accuracy/last": "Accuracy"},
 }
 
 
@@ -111,8 +112,29 @@ def test_the_table_holds_means_and_intervals():
         {"method": ["plain", "plain", "elr"], "seed": [0, 1, 0], "accuracy/last": [0.5, 0.6, 0.7]},
     )
     lines = study.table(SMALL, frame).splitlines()
+    assert lines[0] == "**Accuracy**"
     assert lines[-2] == "| plain | 55.0 ± 63.5 |  |"  # t = 12.71 with one degree of freedom
     assert lines[-1] == "| elr |  | 70.0 |"
+
+
+def test_ranks_are_of_what_every_row_has():
+    frame = pd.DataFrame(
+        {"method": ["plain", "elr", "plain", "elr", "plain"], "seed": [0, 0, 1, 1, 2], "x": [0.5, 0.6, 0.7, 0.2, 0.1]}
+    )
+    by_metric = {"tables": "metric", "columns": ["metric"], "metrics": {"x": "Recall"}, "rank": "x"}
+    lines = study.table(SMALL | by_metric, frame).splitlines()
+    assert lines[2] == "| method | Recall | rank |"
+    assert [line.split(" | ")[-1] for line in lines[4:6]] == ["1.5 |", "1.5 |"]
+    lines = study.table(SMALL | by_metric, frame[frame["seed"] != 1]).splitlines()
+    assert [line.split(" | ")[-1] for line in lines[4:6]] == ["2.0 |", "1.0 |"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_published_tables_are_those_of_the_rows(path):
+    if not path.with_suffix(".csv").exists():
+        pytest.skip("not run yet")
+    tables = study.table(yaml.safe_load(path.read_text()), pd.read_csv(path.with_suffix(".csv")))
+    assert path.with_suffix(".md").read_text() == tables, f"python tools/study.py table studies/{path.name}"
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ of their name adds options (``test: {ckpt_path: $home/final.ckpt}``). In options
 ``needs`` another of its axis runs after it and finds its files in ``$needed``.
 
 The results of a run become a row of the CSV file beside the study file, which is kept in the repository: what has a row
-is not run again, so a study that was stopped goes on with what is missing, also on another machine.
+is not run again, so a study that was stopped goes on with what is missing, also on another machine. Beside it the rows
+stand as Markdown tables, which the documentation includes; ``table`` makes them anew.
 """
 
 import argparse
@@ -36,6 +37,7 @@ import yaml
 from tqdm import tqdm
 
 from medbolt.core.files import atomic_write
+from medbolt.core.stats import seed_interval
 
 ROOT = Path(__file__).parent.parent
 
@@ -173,7 +175,7 @@ def missing(study: dict[str, Any], rows: pd.DataFrame) -> list[Run]:
 
 
 def collect(study: dict[str, Any], folder: Path, results: Path) -> pd.DataFrame:
-    """Add the results in the runs' folders to the CSV file, and return all rows."""
+    """Add the results in the runs' folders to the CSV file and its tables, and return all rows."""
     keys = [*study["axes"], "seed"]
     rows = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=keys)
     found = [
@@ -185,7 +187,14 @@ def collect(study: dict[str, Any], folder: Path, results: Path) -> pd.DataFrame:
         rows = pd.DataFrame([*rows.to_dict("records"), *found]).sort_values(keys, ignore_index=True)
         with atomic_write(results) as path:
             rows.to_csv(path, index=False, float_format="%.6g")
+        write_table(study, results)
     return rows
+
+
+def write_table(study: dict[str, Any], results: Path) -> None:
+    """Write the rows of the CSV file as Markdown beside it."""
+    with atomic_write(results.with_suffix(".md")) as path:
+        path.write_text(table(study, pd.read_csv(results)))
 
 
 def read_result(path: Path) -> dict[str, float]:
@@ -197,33 +206,55 @@ def read_result(path: Path) -> dict[str, float]:
 
 
 def table(study: dict[str, Any], frame: pd.DataFrame) -> str:
-    """Return a Markdown table: rows and columns as the study says, the mean and the 95 % interval over seeds."""
-    from medbolt.core.stats import seed_interval
+    """Return Markdown tables: which, their rows and columns the study says, with means and 95 % intervals over seeds.
 
+    ``metric`` is an axis here, with the names that ``metrics`` gives; ``rank`` names the metric whose ranks in a table,
+    averaged over what has all rows, become a last column.
+    """
+    axes = study["axes"] | {"metric": study["metrics"]}
+    frame = frame.melt([*study["axes"], "seed"], [*study["metrics"]], "metric", "value")
     lines = []
-    for metric in study["metrics"]:
-        columns = study["columns"]
-        keys = list(itertools.product(*(study["axes"][column] for column in columns)))
-        lines += [f"\n{metric}\n", "| " + " | ".join([study["rows"], *(" ".join(key) for key in keys)]) + " |"]
-        lines.append("|" + "---|" * (len(keys) + 1))
-        for row in study["axes"][study["rows"]]:
-            cells = []
-            for key in keys:
-                chosen = (frame[columns] == list(key)).all(axis=1) & (frame[study["rows"]] == row)
-                cells.append(_cell(frame[chosen][metric].to_numpy(), seed_interval))
-            lines.append("| " + " | ".join([row, *cells]) + " |")
+    for name in axes[study["tables"]]:
+        own = frame[frame[study["tables"]] == name]
+        columns = list(itertools.product(*(axes[axis] for axis in study["columns"])))
+        ranks = (
+            _ranks(own[own["metric"] == study["rank"]], study["rows"], len(axes[study["rows"]]))
+            if "rank" in study
+            else {}
+        )
+        head = [study["rows"], *(" ".join(study["metrics"].get(part, part) for part in column) for column in columns)]
+        head += ["rank"] if ranks else []
+        lines += [f"**{study['metrics'].get(name, name)}**\n", _line(head), "|" + "---|" * len(head)]
+        for row in axes[study["rows"]]:
+            of_row = own[own[study["rows"]] == row]
+            chosen = [(of_row[study["columns"]] == list(column)).all(axis=1) for column in columns]
+            lines.append(
+                _line([row, *(_cell(of_row[rows]["value"].to_numpy()) for rows in chosen), *ranks.get(row, [])])
+            )
+        lines.append("")
     return "\n".join(lines)
 
 
-def _cell(values: Any, interval: Any) -> str:
+def _ranks(frame: pd.DataFrame, rows: str, number: int) -> dict[str, list[str]]:
+    """Return the mean rank of each row over the seeds, and other axes, that have a value for each."""
+    values = frame.pivot(index=rows, columns=[name for name in frame if name not in (rows, "value")], values="value")
+    values = values.loc[:, values.notna().sum() == number]
+    return {name: [f"{rank:.1f}"] for name, rank in values.rank(ascending=False).mean(axis=1).items()}
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(values: Any) -> str:
     if len(values) < 2:
         return f"{100 * values[0]:.1f}" if len(values) else ""
-    result = interval(values)
+    result = seed_interval(values)
     return f"{100 * result.estimate:.1f} ± {50 * (result.high - result.low):.1f}"
 
 
 def main() -> int:
-    """Run or tabulate."""
+    """Run a study or write its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("study", type=Path)
@@ -234,7 +265,7 @@ def main() -> int:
     results = given.study.with_suffix(".csv")
     if given.action == "run":
         return run_all(study, given.folder.resolve(), results, given.workers)
-    print(table(study, pd.read_csv(results)))
+    write_table(study, results)
     return 0
 
 
