@@ -81,6 +81,7 @@ def test_stages_run_one_after_the_other_and_are_tested(tmp_path):
         "commands": ["fit", "test"],
         "test": {"ckpt_path": "$home/final.ckpt"},
         "result": "test/metrics.csv",
+        "metrics": {"test/accuracy": "Accuracy"},
     }
     results = tmp_path / "small.csv"
     assert study.run_all(staged, tmp_path, results, workers=1) == 0
