@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from medbolt.core import ObjectiveCallback, UserError
-from medbolt.noisy.memorizing.second_view import network_logits, second_view
+from medbolt.core.objective.second_view import network_logits, second_view
 
 
 class Looks(ObjectiveCallback):

@@ -48,6 +48,7 @@ from .metrics.group_recall import GroupRecall as GroupRecall
 from .metrics.long_tail_report import LongTailReport as LongTailReport
 from .metrics.shifted_prior import shifted_prior_accuracy as shifted_prior_accuracy
 from .mixing.balanced_mix_up import BalancedMixUp as BalancedMixUp
+from .mixing.con_mix import ConMix as ConMix
 from .mixing.cut_mix_over import CutMixOver as CutMixOver
 from .mixing.remix import Remix as Remix
 from .mixing.uni_mix import UniMix as UniMix

@@ -10,11 +10,11 @@ from torch.nn.functional import one_hot
 from medbolt.core.errors import UserError
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.mixup import drawn_weights
+from medbolt.core.objective.second_view import network_logits, second_view
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropyLoss
 from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
-from medbolt.noisy.memorizing.second_view import network_logits, second_view
 from medbolt.noisy.selection.labels import reduced
 from medbolt.noisy.selection.selection import Selection
 from medbolt.noisy.selection.smallest import weighted

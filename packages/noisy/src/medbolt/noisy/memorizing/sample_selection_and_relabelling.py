@@ -9,6 +9,7 @@ from torch.nn.functional import one_hot
 
 from medbolt.core.objective.mixing import Mix, MixedInputs
 from medbolt.core.objective.mixup import drawn_weights
+from medbolt.core.objective.second_view import network_logits, second_view
 from medbolt.core.objective.step import TrainingStep
 from medbolt.core.objective.training_pass import network_input, training_pass
 from medbolt.noisy.class_count import class_count
@@ -16,7 +17,6 @@ from medbolt.noisy.features import classifier_head, inputs_of
 from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
 from medbolt.noisy.memorizing.feature_consistency import FeatureConsistency
 from medbolt.noisy.memorizing.neighbours import class_weights, relabel_and_select
-from medbolt.noisy.memorizing.second_view import network_logits, second_view
 from medbolt.noisy.selection.labels import training_labels
 from medbolt.noisy.selection.selection import Selection
 

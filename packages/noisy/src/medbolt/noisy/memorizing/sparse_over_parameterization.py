@@ -7,11 +7,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from medbolt.core.objective.callback import ObjectiveCallback
+from medbolt.core.objective.second_view import network_logits, second_view
 from medbolt.core.objective.step import TrainingStep
 from medbolt.core.randomness import derive_seed
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.memorizing.classes import as_distribution, as_logits, log_probability_of
-from medbolt.noisy.memorizing.second_view import network_logits, second_view
 
 
 class SparseOverParameterization(ObjectiveCallback):

@@ -1,7 +1,8 @@
-"""A second view of the batch, and what the module's own network says of it."""
+"""A second view of the batch, and what the module's own network makes of it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -45,15 +46,8 @@ def network_logits(callback: ObjectiveCallback, step: TrainingStep, *inputs: Any
     Raises:
         UserError: if the network does not return what the criterion is given.
     """
-    module = step.module
-    try:
-        network = module if callback.network == "self" else module.get_submodule(callback.network)
-    except AttributeError:
-        raise UserError(
-            f"{type(module).__name__} has no network '{callback.network}' for {type(callback).__name__} to call; name "
-            "the attribute that training_step calls, e.g. network='net'."
-        ) from None
-    with _captures_at_rest(module):
+    network = _network(callback, step.module)
+    with _captures_at_rest(step.module):
         logits = network(*inputs)
     shape = (len(inputs[0]), *step.logits.shape[1:])
     if not isinstance(logits, Tensor) or logits.numel() != torch.Size(shape).numel():
@@ -63,6 +57,48 @@ def network_logits(callback: ObjectiveCallback, step: TrainingStep, *inputs: Any
             "as network the part of the module that returns logits."
         )
     return logits.reshape(shape)
+
+
+def network_features(callback: ObjectiveCallback, step: TrainingStep, *inputs: Any) -> Tensor:
+    """Return what the layer of ``step.features`` puts out for other inputs of the network, usually (n, D).
+
+    What the callbacks captured of the step stays as it was.
+
+    Args:
+        callback: Whose network to call; it has to name ``features``.
+        step: The step.
+        inputs: Positional arguments of the network.
+
+    Raises:
+        UserError: if there is no such network, or a call of it does not pass the layer.
+    """
+    assert callback.features is not None
+    layer: nn.Module = attrgetter(callback.features)(step.module)
+    outputs: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
+    try:
+        with _captures_at_rest(step.module):
+            _network(callback, step.module)(*inputs)
+    finally:
+        handle.remove()
+    if not outputs:
+        raise UserError(
+            f"a call of the network '{callback.network}' does not pass the layer features='{callback.features}' that "
+            f"{type(callback).__name__} needs; name a layer inside the network."
+        )
+    return outputs[-1]
+
+
+def _network(callback: ObjectiveCallback, module: LightningModule) -> nn.Module:
+    if callback.network == "self":
+        return module
+    try:
+        return module.get_submodule(callback.network)
+    except AttributeError:
+        raise UserError(
+            f"{type(module).__name__} has no network '{callback.network}' for {type(callback).__name__} to call; name "
+            "the attribute that training_step calls, e.g. network='net'."
+        ) from None
 
 
 @contextmanager
