@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import trainer
 from torch import nn
+from toys import trainer
 
 from medbolt.core import EvaluationTransform, MultiView, RandomState, UserError
 from medbolt.longtail import ConMix

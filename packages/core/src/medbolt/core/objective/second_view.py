@@ -74,7 +74,7 @@ def network_features(callback: ObjectiveCallback, step: TrainingStep, *inputs: A
     """
     assert callback.features is not None
     layer: nn.Module = attrgetter(callback.features)(step.module)
-    outputs: list[Tensor] = []
+    outputs: list[Any] = []
     handle = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
     try:
         with _captures_at_rest(step.module):
