@@ -35,13 +35,36 @@ class MoCo(LightningModule):
         utils = pytest.importorskip("lightly.models.utils")
         utils.update_momentum(self.backbone, self.backbone_momentum, m=0.99)
         utils.update_momentum(self.projection_head, self.projection_head_momentum, m=0.99)
-        image = batch["image"]
-        query = self.projection_head(self.backbone(image).flatten(start_dim=1))
-        key = self.projection_head_momentum(self.backbone_momentum(image.flip(3)).flatten(start_dim=1)).detach()
-        return self.criterion(query, key)
+        return self.loss(batch["image"], batch["image"].flip(3))
+
+    def project(self, image):
+        return self.projection_head(self.backbone(image).flatten(start_dim=1))
+
+    def project_by_momentum(self, image):
+        return self.projection_head_momentum(self.backbone_momentum(image).flatten(start_dim=1)).detach()
+
+    def loss(self, one, other):
+        return self.criterion(self.project(one), self.project_by_momentum(other))
 
     def configure_optimizers(self):
-        return torch.optim.SGD([*self.backbone.parameters(), *self.projection_head.parameters()], 0.01)
+        return torch.optim.SGD([parameter for parameter in self.parameters() if parameter.requires_grad], 0.01)
+
+
+class BYOL(MoCo):
+    """BYOL as lightly's examples have it: a prediction of the other view, both ways, and no negatives."""
+
+    def __init__(self):
+        super().__init__()
+        modules, loss = pytest.importorskip("lightly.models.modules"), pytest.importorskip("lightly.loss")
+        self.projection_head = modules.BYOLProjectionHead(512, 32, 16)
+        self.projection_head_momentum = copy.deepcopy(self.projection_head).requires_grad_(False)
+        self.prediction_head = modules.BYOLPredictionHead(16, 32, 16)
+        self.criterion = loss.NegativeCosineSimilarity()
+
+    def loss(self, one, other):
+        predicted = [self.prediction_head(self.project(view)) for view in (one, other)]
+        targets = [self.project_by_momentum(view) for view in (other, one)]
+        return 0.5 * sum(map(self.criterion, predicted, targets))
 
 
 def task():
@@ -60,12 +83,15 @@ def backbone(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_pretrained_by_lightly_s_moco_begins_where_that_ended(tmp_path):
-    pretraining, run = MoCo(), trainer(limit_train_batches=2)
+@pytest.mark.parametrize("method", [MoCo, BYOL])
+def test_a_network_pretrained_by_lightly_begins_where_that_ended(method, tmp_path):
+    pretraining, run = method(), trainer(limit_train_batches=2)
+    first = pretraining.backbone.conv1[0].weight.detach().clone()
     run.fit(pretraining, ToyImages().train_dataloader())
-    run.save_checkpoint(tmp_path / "moco.ckpt")
+    assert not torch.equal(pretraining.backbone.conv1[0].weight, first)
+    run.save_checkpoint(tmp_path / "pretrained.ckpt")
     start = Start()
-    callbacks = [InitializeFrom(tmp_path / "moco.ckpt", prefix="backbone."), TwoStageTraining(trainable=["head"])]
+    callbacks = [InitializeFrom(tmp_path / "pretrained.ckpt", prefix="backbone."), TwoStageTraining(trainable=["head"])]
     module = task()
     trainer(*callbacks, start, limit_train_batches=2).fit(module, Resampled(ToyImages()))
     for name, value in pretraining.backbone.state_dict().items():
