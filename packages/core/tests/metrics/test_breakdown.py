@@ -48,3 +48,12 @@ def test_binary_and_multilabel():
     multilabel = Breakdown("multilabel", NAMES)
     multilabel.update(PROBABILITY, labels)
     assert multilabel.compute()["auroc/a"] == pytest.approx(roc_auc_score(labels[:, 0], PROBABILITY[:, 0]))
+
+
+def test_a_domain_of_one_class_is_not_the_worst_by_a_curve_that_it_lacks():
+    metric = Breakdown("multiclass", ["a", "b"], ["one", "both"])
+    probability = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
+    metric.update(probability, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]))
+    values = metric.compute()
+    assert "auroc/one" not in values
+    assert values["auroc/both"] == values["auroc/worst_domain"] == 1

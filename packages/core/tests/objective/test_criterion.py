@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,9 +23,39 @@ MAPS, MAP_TARGET = (
 )
 
 
+WEIGHT = torch.tensor([1.0, 5.0, 0.5])
+
+
+class Wrapped(nn.Module):
+    """Somebody's module around torch's loss, which divides by the weights of the batch."""
+
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, logits, target):
+        return F.cross_entropy(logits, target, WEIGHT, reduction=self.reduction)
+
+
+class Noisy(Wrapped):
+    def forward(self, logits, target):
+        return super().forward(logits + torch.randn_like(logits), target)
+
+
+def somebodys(logits, target, reduction="mean"):
+    return F.cross_entropy(logits, target, ignore_index=1, reduction=reduction)
+
+
 @pytest.mark.parametrize(
     ("criterion", "logits", "target"),
     [
+        (partial(F.cross_entropy, weight=WEIGHT), LOGITS, TARGET),
+        (partial(F.cross_entropy, ignore_index=1), LOGITS, TARGET),
+        (partial(partial(F.cross_entropy, weight=WEIGHT), reduction="sum"), LOGITS, TARGET),
+        (partial(F.binary_cross_entropy_with_logits, pos_weight=WEIGHT), LOGITS, SOFT),
+        (Wrapped(), LOGITS, TARGET),
+        (Wrapped("sum"), LOGITS, TARGET),
+        (somebodys, LOGITS, TARGET),
         (nn.CrossEntropyLoss(), LOGITS, TARGET),
         (nn.CrossEntropyLoss(label_smoothing=0.1), LOGITS, TARGET),
         (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.5])), LOGITS, TARGET),
@@ -46,6 +78,15 @@ def test_reduced_per_sample_losses_are_the_criterions_own_value(criterion, logit
     own = criterion(logits, target)
     assert losses.shape == (len(logits),)
     torch.testing.assert_close(adapted.reduce(losses), own.mean() if own.ndim else own)
+
+
+def test_a_criterion_that_draws_is_asked_twice_with_the_same_draws():
+    torch.manual_seed(0)
+    losses = of(Noisy()).per_sample(LOGITS, TARGET)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    torch.testing.assert_close(losses.mean(), Noisy()(LOGITS, TARGET))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_per_sample_losses_are_each_samples_own_loss():

@@ -41,6 +41,20 @@ def test_every_sample_is_evaluated_by_the_network_as_it_stands(classifier, data,
     assert set(watcher.modes) == {(False, False)}
 
 
+def test_the_first_batch_after_it_is_still_known_by_its_own_index(classifier, data, fitted):
+    class Checked(Watcher):
+        def objective(self, step):
+            self.indices.append(step.index.clone())
+            assert torch.equal(samples.y[step.index], step.target)
+            return step.loss()
+
+    watcher, samples = Checked(), data(10)  # the pass ends with a batch of two, training begins with one of four
+    watcher.indices = []
+    fitted(classifier, Indexed(samples), watcher, epochs=2)
+    assert [len(index) for index in watcher.indices] == [4, 4, 2] * 2
+    assert sorted(torch.cat(watcher.indices[3:]).tolist()) == list(range(10))
+
+
 def test_training_is_not_changed_by_it(classifier, data, fitted):
     plain = fitted(classifier, Indexed(data()), ObjectiveCallback(), epochs=2)
     watched = fitted(classifier, Indexed(data()), Watcher(), epochs=2)

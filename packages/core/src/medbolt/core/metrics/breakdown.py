@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import multiclass_auroc, multilabel_auroc
 from torchmetrics.utilities import dim_zero_cat
 
+from medbolt.core.metrics.auroc import class_auroc
 from medbolt.core.metrics.defaults import TaskKind, classification_metrics
 
 
@@ -63,14 +63,11 @@ class Breakdown(Metric):
             probability = torch.stack([1 - probability, probability], 1)
         if target.ndim == 2:
             flags, predicted = target.bool(), probability > 0.5
-            auroc = multilabel_auroc(probability, target.long(), len(self.class_names), average="none")
         else:
             classes = torch.arange(len(self.class_names), device=target.device)
             flags, predicted = target[:, None] == classes, probability.argmax(1)[:, None] == classes
-            auroc = multiclass_auroc(probability, target, len(self.class_names), average="none")
-        count = flags.sum(0)
-        recall = (flags & predicted).sum(0) / count
-        auroc = torch.as_tensor(auroc).where((count > 0) & (count < len(target)), torch.nan)
+        recall = (flags & predicted).sum(0) / flags.sum(0)
+        auroc = class_auroc("multilabel", probability, flags, len(self.class_names))
         names = self.class_names
         return {f"recall/{n}": v for n, v in zip(names, recall, strict=True)} | {
             f"auroc/{n}": v for n, v in zip(names, auroc, strict=True)
@@ -87,6 +84,8 @@ class Breakdown(Metric):
             values = metrics(probability[here], target[here])
             result |= {f"{metric}/{name}": values[metric] for metric in kept}
         for metric in kept:
-            values = [value for key, value in result.items() if key.startswith(f"{metric}/")]
-            result[f"{metric}/worst_domain"] = torch.stack(values).min()
+            values = torch.stack([value for key, value in result.items() if key.startswith(f"{metric}/")])
+            result[f"{metric}/worst_domain"] = (
+                values.nan_to_num(torch.inf).min().where(~values.isnan().all(), torch.nan)
+            )
         return result

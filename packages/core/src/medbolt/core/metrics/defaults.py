@@ -6,6 +6,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics import classification as tm
 
+from medbolt.core.metrics.auroc import MacroAUROC
 from medbolt.core.metrics.balanced_accuracy import BalancedAccuracy
 
 TaskKind = Literal["multiclass", "binary", "multilabel", "ordinal"]
@@ -21,6 +22,8 @@ def classification_metrics(task: TaskKind, num_classes: int) -> MetricCollection
     multilabel   auroc, average_precision and f1, each the mean over labels
     ===========  =======================================================================================
 
+    Classes that the targets lack are left out of auroc's mean.
+
     Args:
         task: Kind of task.
         num_classes: Number of classes or labels.
@@ -34,7 +37,7 @@ def classification_metrics(task: TaskKind, num_classes: int) -> MetricCollection
             {
                 "accuracy": tm.BinaryAccuracy(),
                 "balanced_accuracy": BinaryBalancedAccuracy(),
-                "auroc": tm.BinaryAUROC(),
+                "auroc": MacroAUROC("binary", 2),
                 "average_precision": tm.BinaryAveragePrecision(),
                 "ece": tm.BinaryCalibrationError(),
             }
@@ -42,7 +45,7 @@ def classification_metrics(task: TaskKind, num_classes: int) -> MetricCollection
     if task == "multilabel":
         return MetricCollection(
             {
-                "auroc": tm.MultilabelAUROC(num_classes),
+                "auroc": MacroAUROC("multilabel", num_classes),
                 "average_precision": tm.MultilabelAveragePrecision(num_classes),
                 "f1": tm.MultilabelF1Score(num_classes),
             }
@@ -50,7 +53,7 @@ def classification_metrics(task: TaskKind, num_classes: int) -> MetricCollection
     metrics = {
         "accuracy": tm.MulticlassAccuracy(num_classes, average="micro"),
         "balanced_accuracy": BalancedAccuracy(num_classes),
-        "auroc": tm.MulticlassAUROC(num_classes),
+        "auroc": MacroAUROC("multiclass", num_classes),
         "ece": tm.MulticlassCalibrationError(num_classes),
     }
     if task == "ordinal":

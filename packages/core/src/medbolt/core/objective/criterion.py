@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from medbolt.core.errors import UserError
 _LOG_PROBABILITY = (nn.NLLLoss, F.nll_loss)
 _PROBABILITY = (nn.BCELoss, F.binary_cross_entropy)
 _CLASS_WEIGHTED = (nn.CrossEntropyLoss, F.cross_entropy, *_LOG_PROBABILITY)
+_MEANS = ("torch.nn.", "medbolt.")  # modules whose "mean" is known: over all values, or as _weight_of says
 
 
 def _is(source: object, kinds: tuple[Any, ...]) -> bool:
@@ -25,6 +27,9 @@ def _is(source: object, kinds: tuple[Any, ...]) -> bool:
 class Criterion:
     """A criterion as the user wrote it, callable per sample.
 
+    Of criteria that are neither torch's nor medbolt's it is not known what their mean divides by, the samples or the
+    weights of their classes: these are evaluated once more, for their own value.
+
     Args:
         source: The module or function; its ``reduction`` is found on it.
         call: What to call in its place (the forward that was there before it was intercepted).
@@ -34,6 +39,14 @@ class Criterion:
     source: nn.Module | Callable[..., Tensor]
     call: Callable[..., Tensor]
     options: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Look into a ``functools.partial``: what it binds are options like those of the call."""
+        source, options = self.source, dict(self.options)
+        while isinstance(source, partial) and not source.args:
+            source, options = source.func, {**source.keywords, **options}
+        if source is not self.source:
+            vars(self).update(source=source, options=options)
 
     @property
     def reduction(self) -> str:
@@ -53,6 +66,7 @@ class Criterion:
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return (B,) losses that reduce to the criterion's own value: for ``"mean"``, its mean over the batch."""
         prediction = self.from_logits(logits)
+        own = None if self._is_known else self._own_value(prediction, target)
         losses = self._unreduced(prediction, target)
         if losses.shape[:1] != prediction.shape[:1]:
             losses = self._one_by_one(prediction, target)
@@ -66,6 +80,8 @@ class Criterion:
         losses = losses.reshape(len(losses), -1)
         if self.reduction in ("sum", "batchmean"):
             return losses.sum(1)
+        if own is not None:
+            return losses.mean(1) * self._divisor(losses, own)
         weight = self._weight_of(target)
         return losses.mean(1) if weight is None else losses.sum(1) * (len(losses) / weight)
 
@@ -104,6 +120,22 @@ class Criterion:
                 "losses; give it a 'reduction' attribute that supports 'none'."
             )
         return losses
+
+    @property
+    def _is_known(self) -> bool:
+        kind = self.source if inspect.isroutine(self.source) else type(self.source)
+        return str(kind.__module__).startswith(_MEANS)
+
+    def _own_value(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the criterion's own value, with the random numbers that its unreduced call is about to draw."""
+        devices = [prediction.device] if prediction.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad():
+            return self.call(prediction, target, **self.options).mean()
+
+    def _divisor(self, losses: Tensor, own: Tensor) -> Tensor:
+        """Return by how much a criterion's own mean exceeds that of its values: it may divide by weights, as torch."""
+        mean = losses.detach().mean()
+        return torch.where(mean == 0, 1.0, own / mean).nan_to_num(1.0, 1.0, 1.0)
 
     def _weight_of(self, target: Tensor) -> Tensor | None:
         """Return what torch divides by when classes are weighted or targets ignored; ``None`` when it is the count."""

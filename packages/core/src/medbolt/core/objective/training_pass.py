@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
+from medbolt.core.data.indexed import Indexed
 from medbolt.core.errors import UserError
 from medbolt.core.memory import SampleMemory
 
@@ -64,15 +65,22 @@ def training_pass(
 def evaluation(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """Run a block inside ``fit`` in evaluation mode, without gradients and under the trainer's precision.
 
-    Afterwards every part of the module is in the mode it was in, and torch's random state is the same.
+    Afterwards every part of the module is in the mode it was in, torch's random state is the same, and
+    :class:`~medbolt.core.Indexed` data know the index of the training batch again, which is on the device already.
     """
     training = {part: part.training for part in module.modules()}
+    data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    index = data.batch_index if isinstance(data, Indexed) else None
     devices = [module.device] if module.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad(), trainer.precision_plugin.val_step_context():
-        module.eval()
-        yield
-    for part, was_training in training.items():
-        part.training = was_training
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad(), trainer.precision_plugin.val_step_context():
+            module.eval()
+            yield
+    finally:
+        if isinstance(data, Indexed):
+            data.batch_index = index
+        for part, was_training in training.items():
+            part.training = was_training
 
 
 def device_batches(trainer: Trainer, module: LightningModule, loader: Iterable[Any], description: str) -> Iterator[Any]:

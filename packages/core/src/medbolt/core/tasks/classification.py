@@ -17,12 +17,13 @@ from medbolt.core.errors import UserError
 from medbolt.core.losses import tell_class_counts
 from medbolt.core.metrics.breakdown import Breakdown
 from medbolt.core.metrics.defaults import TaskKind, classification_metrics
+from medbolt.core.tasks.log_loss import log_loss
 
 
 class ClassificationTask(LightningModule):
     """Train and evaluate a classifier on batches that follow :class:`~medbolt.core.batch.Batch`.
 
-    It logs ``train/loss``; ``val/*`` and ``test/*`` of
+    It logs ``train/loss`` by step and by epoch; ``val/*`` and ``test/*`` of
     :func:`~medbolt.core.metrics.defaults.classification_metrics`; and ``test/<metric>/<class or domain>`` of
     :class:`~medbolt.core.metrics.breakdown.Breakdown`. The criterion is the attribute ``criterion`` and the network the
     attribute ``model``, where objective callbacks look first.
@@ -99,7 +100,7 @@ class ClassificationTask(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         loss = self._loss(self(batch["image"]), batch["target"])
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=batch_size(batch))
+        log_loss(self, loss, batch)
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:

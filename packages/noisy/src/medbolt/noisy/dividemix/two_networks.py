@@ -9,11 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from medbolt.core.batch import batch_size
 from medbolt.core.errors import UserError
 from medbolt.core.memory import SampleMemory
 from medbolt.core.randomness import derive_seed
 from medbolt.core.tasks.classification import ClassificationTask
+from medbolt.core.tasks.log_loss import log_loss
 from medbolt.noisy.dividemix.mixmatch import mixed, predictions, ramped, targets
 from medbolt.noisy.dividemix.semi_supervised_loss import SemiSupervisedLoss
 from medbolt.noisy.dividemix.views import two_views
@@ -152,7 +152,7 @@ class TwoNetworkTask(ClassificationTask):
             )
         step = self._warm_up if self.current_epoch < self.warmup_epochs else self._mix_match
         loss = step(batch, batch_idx)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=batch_size(batch))
+        log_loss(self, loss, batch)
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
