@@ -70,6 +70,28 @@ def test_soft_targets():
         cross_entropy(LOGITS, soft, margin=MARGIN)
 
 
+@pytest.mark.parametrize("adjustment", ADJUSTMENTS)
+def test_the_mean_is_over_samples_whatever_they_weigh(adjustment):
+    weight = torch.tensor([2.0, 1.0, 0.0, 5.0], dtype=torch.float64)
+    losses = cross_entropy(LOGITS, TARGET, **adjustment)
+    torch.testing.assert_close(cross_entropy(LOGITS, TARGET, **adjustment, weight=weight), losses * weight[TARGET])
+    for given, expected in ((None, losses), (weight, losses * weight[TARGET])):
+        of = {"target": TARGET, "weight": given, **adjustment}
+        torch.testing.assert_close(cross_entropy(LOGITS, **of, reduction="mean"), expected.mean())
+        torch.testing.assert_close(cross_entropy(LOGITS, **of, reduction="sum"), expected.sum())
+
+
+def test_weights_of_soft_targets_and_of_maps():
+    weight = torch.tensor([2.0, 1.0, 0.0, 5.0], dtype=torch.float64)
+    soft = torch.rand(6, 4, generator=GENERATOR, dtype=torch.float64).softmax(1)
+    expected = -(soft * weight * LOGITS.log_softmax(1)).sum(1)
+    torch.testing.assert_close(cross_entropy(LOGITS, soft, weight=weight), expected)
+    torch.testing.assert_close(cross_entropy(LOGITS, soft, weight=weight, reduction="mean"), expected.mean())
+    maps, labels = LOGITS[:, :, None].expand(6, 4, 3).clone(), TARGET[:, None].expand(6, 3)
+    expected = cross_entropy(LOGITS, TARGET, weight=weight, reduction="mean")
+    torch.testing.assert_close(cross_entropy(maps, labels, weight=weight, reduction="mean"), expected)
+
+
 def test_maps():
     maps = LOGITS[:, :, None, None].expand(6, 4, 2, 3).clone()
     labels = TARGET[:, None, None].expand(6, 2, 3)

@@ -158,17 +158,24 @@ def test_balanced_counts(kind, name, make, logits, targets):
 
 
 @pytest.mark.parametrize(("kind", "name", "make"), [case for case in EVERY if case[1] not in ON_FEATURES])
-def test_renaming_classes_changes_nothing(kind, name, make, logits, targets, counts):
+def test_renaming_classes_changes_nothing(kind, name, make, logits, targets, counts, monkeypatch):
     order = torch.tensor([3, 0, 4, 2, 1])
     target = targets[kind]
     renamed = order.argsort()[target] if kind == "hard" else target[:, order]
     losses = build(make, counts, reduction="none"), build(make, [counts[i] for i in order], reduction="none")
-    if name in RANDOM:  # the draws of an entry move with it in distribution only
-        losses = tuple(loss.eval() for loss in losses)
+    draws = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0), dtype=logits.dtype)
+    for draw in ("randn_like", "rand_like"):  # what is drawn for an entry moves with it
+        monkeypatch.setattr(torch, draw, lambda like: (draws if like is logits else draws[:, order]).clone())
     expected = losses[0](logits, target)
     torch.testing.assert_close(
         losses[1](logits[:, order], renamed), expected[:, order] if expected.ndim == 2 else expected
     )
+
+
+@pytest.mark.parametrize(("kind", "name", "make"), [case for case in EVERY if case[1] not in ON_FEATURES])
+def test_one_logit_for_two_classes_is_refused(kind, name, make, counts):
+    with pytest.raises(UserError, match=r"needs logits of shape \(B, C\), .* got \(4,\); .*task='multiclass'"):
+        build(make, counts)(torch.zeros(4), torch.ones(4))
 
 
 @pytest.mark.parametrize(("kind", "name", "make"), [case for case in EVERY if case[0] == "soft"])

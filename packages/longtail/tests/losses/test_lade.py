@@ -53,3 +53,13 @@ def test_the_bound_is_smallest_at_the_log_density_ratio_of_balanced_classes():
 def test_the_example_s_number():
     loss = LADELoss(class_counts=[3, 1])(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))
     assert math.isclose(loss.item(), (3 * math.log(4 / 3) + math.log(4)) / 4, rel_tol=1e-6)
+
+
+def test_a_first_sample_far_below_the_others_is_as_exact_as_any():
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    logits[0] -= 1e5
+    target = torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = LADELoss(class_counts=[8, 4, 2, 1])
+    torch.testing.assert_close(loss(logits, target), loss(logits.double(), target).float(), rtol=1e-6, atol=0)
+    turned = loss(logits.roll(2, 0), target.roll(2))
+    torch.testing.assert_close(turned, loss(logits, target), rtol=1e-6, atol=0)

@@ -84,6 +84,27 @@ def test_one_group_has_nothing_to_be_told_from():
     assert contrast(views, torch.tensor([False, True, False]), 0.5).item() == 0
 
 
+def test_a_batch_without_labels_has_nothing_to_mix():
+    views = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = contrast(views, torch.tensor([False, False, False]), 0.5)
+    loss.backward()
+    assert loss.item() == 0
+    assert not views.grad.any()
+
+
+def test_the_module_s_own_loss_stays_under_autocast(module, tailed):
+    class Asks(nn.Module):
+        def forward(self, logits, target):
+            self.enabled = torch.is_autocast_enabled("cpu")
+            return F.cross_entropy(logits, target)
+
+    trained = module()
+    trained.criterion = Asks()
+    callback = ConMix(1.0, strong=Darker(), features="model.1")
+    trainer(callback, precision="bf16-mixed", limit_train_batches=1).fit(trained, datamodule=tailed())
+    assert trained.criterion.enabled
+
+
 def test_soft_targets_take_part_by_their_share(module, tailed):
     trained = module()
     callback = ConMix(1.0, strong=Darker(), features="model.1")

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from medbolt.core import UserError
+from medbolt.core import RandomState, UserError
 from medbolt.longtail import FlexRebalancingSampler, RecallFeedback, Resampled
 
 
@@ -13,7 +14,7 @@ class Orders(Callback):
         self.recalls, self.drawn = [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if batch_idx == 0:
+        if batch_idx == 0 or not self.drawn:
             self.recalls.append(trainer.train_dataloader.sampler.recall.tolist())
             self.drawn.append([])
         self.drawn[-1] += batch["index"].tolist()
@@ -55,6 +56,31 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(bright, make_task, make_tra
     _, resumed_task, resumed = run(4, tmp_path / "half.ckpt")
     assert resumed.drawn == whole.drawn[2:]
     torch.testing.assert_close(resumed_task.state_dict(), task.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("saves", "step"),
+    [
+        ({"every_n_train_steps": 6}, 6),  # inside the second epoch of four steps
+        ({"every_n_epochs": 1, "save_on_train_epoch_end": False}, 4),  # after a validation
+        ({"every_n_epochs": 1, "save_on_train_epoch_end": True}, 8),
+    ],
+)
+def test_it_goes_on_from_any_checkpoint(saves, step, bright, make_task, make_trainer, tmp_path):
+    def run(folder, checkpoint=None):
+        orders = Orders()
+        saving = ModelCheckpoint(tmp_path / folder, "{step}", save_top_k=-1, **saves)
+        callbacks = [RecallFeedback(), orders, RandomState(1), saving]
+        task = make_task()
+        trainer = make_trainer(max_epochs=4, callbacks=callbacks, enable_checkpointing=True)
+        trainer.fit(task, Resampled(bright(), FlexRebalancingSampler), ckpt_path=checkpoint, weights_only=True)
+        return task, [index for drawn in orders.drawn for index in drawn]
+
+    whole_task, whole = run("whole")
+    task, rest = run("resumed", tmp_path / f"whole/step={step}.ckpt")
+    assert rest == whole[-len(rest) :]
+    assert len(rest) == len(whole) - 16 * step
+    torch.testing.assert_close(task.state_dict(), whole_task.state_dict(), rtol=0, atol=0)
 
 
 def test_another_sampler_is_named(bright, make_task, make_trainer):

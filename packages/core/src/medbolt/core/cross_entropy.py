@@ -26,7 +26,8 @@ def cross_entropy(
         margin: (B, ...) what the target's logit is lowered by; for class indices only.
         weight: (C,) what the loss of each class is multiplied by.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``. The mean is over samples; the weights do not divide it, unlike
-            torch's. Reducing here spares the graph of the single losses, a tenth of the time.
+            torch's. Without weights it leaves out targets of -100, as torch does. Reducing here spares the graph of the
+            single losses, a tenth of the time.
 
     Returns:
         () or (B, ...), float32, or float64 where the logits are.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medbolt.core.losses import Reduction, reduce
-from medbolt.longtail.losses.inputs import precise, target_matrix
+from medbolt.longtail.losses.inputs import class_logits, target_matrix
 
 
 class AsymmetricLoss(nn.Module):
@@ -61,7 +61,7 @@ class AsymmetricLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         target = target_matrix(target, logits)
         log_p, log_absent = F.logsigmoid(logits), F.logsigmoid(-logits)
         present = -log_p if self.gamma_positive == 0 else -log_p * (self.gamma_positive * log_absent).exp()

@@ -9,7 +9,7 @@ from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
 from medbolt.longtail.losses.focal import check_gamma, sigmoid_focal
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits
 from medbolt.longtail.losses.weights import check_beta, class_weights, sample_weights
 
 
@@ -69,7 +69,7 @@ class ClassBalancedLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         weights = self.of_classes(logits)
         if self.loss == "softmax":
             return cross_entropy(logits, target, weight=weights, reduction=self.reduction)

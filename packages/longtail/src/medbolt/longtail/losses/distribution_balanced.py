@@ -9,7 +9,7 @@ from torch import Tensor
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
 from medbolt.longtail.losses.focal import check_gamma
-from medbolt.longtail.losses.inputs import precise, target_matrix
+from medbolt.longtail.losses.inputs import class_logits, target_matrix
 
 
 class DistributionBalancedLoss(ClassCountsLoss):
@@ -82,7 +82,7 @@ class DistributionBalancedLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         target = target_matrix(target, logits)
         counts, shift = self.of_classes(logits)
         shifted = logits - shift

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
-from medbolt.longtail.losses.inputs import hidden, precise, target_matrix
+from medbolt.longtail.losses.inputs import class_logits, hidden, target_matrix
 
 
 class EqualizationLoss(ClassCountsLoss):
@@ -73,7 +73,7 @@ class EqualizationLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         if self.activation == "sigmoid":
             labels = target_matrix(target, logits)
             losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")

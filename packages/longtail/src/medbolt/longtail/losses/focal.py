@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
-from medbolt.longtail.losses.inputs import precise, target_matrix
+from medbolt.longtail.losses.inputs import class_logits, target_matrix
 
 
 class FocalLoss(nn.Module):
@@ -56,7 +56,7 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
         focal = softmax_focal if self.activation == "softmax" else sigmoid_focal
-        return reduce(focal(precise(logits), target, self.gamma), self.reduction)
+        return reduce(focal(class_logits(logits, self), target, self.gamma), self.reduction)
 
 
 def softmax_focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:

@@ -9,7 +9,7 @@ from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
 from medbolt.longtail.losses.focal import check_gamma
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits
 
 
 class GaussianCloudedLogitLoss(ClassCountsLoss):
@@ -75,7 +75,7 @@ class GaussianCloudedLogitLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         cloud = None
         if self.training:
             cloud = torch.randn_like(logits).div_(3).clamp_(-1, 1).abs_().mul_(-self.of_classes(logits))

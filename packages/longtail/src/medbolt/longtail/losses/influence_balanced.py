@@ -10,7 +10,7 @@ from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.errors import UserError
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits, precise
 from medbolt.longtail.losses.weights import class_weights
 
 
@@ -69,7 +69,7 @@ class InfluenceBalancedLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         weights = self.of_classes(logits)
         if target.is_floating_point():
             losses = F.cross_entropy(logits, target, weights, reduction="none")

@@ -16,6 +16,24 @@ def precise(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def class_logits(logits: Tensor, loss: object) -> Tensor:
+    """Return logits of classes in float32 at least.
+
+    Raises:
+        UserError: if there is not one column a class.
+
+    Example:
+        >>> class_logits(torch.ones(2, 3, dtype=torch.bfloat16), "a loss").dtype
+        torch.float32
+    """
+    if logits.ndim != 2:
+        raise UserError(
+            f"{type(loss).__name__} needs logits of shape (B, C), one column a class, but got {tuple(logits.shape)}; a "
+            "network with one output for two classes needs two: ClassificationTask(task='multiclass', num_classes=2)."
+        )
+    return precise(logits)
+
+
 def target_matrix(target: Tensor, logits: Tensor) -> Tensor:
     """Return class indices as one-hot rows, and probabilities or multi-hot rows as they are, like the logits.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, smallest_count
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits
 
 
 class LabelAwareSmoothingLoss(ClassCountsLoss):
@@ -75,7 +75,7 @@ class LabelAwareSmoothingLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         smoothing = self.of_classes(logits)
         if target.is_floating_point():
             target = target.to(logits)

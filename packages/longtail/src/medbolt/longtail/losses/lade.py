@@ -9,7 +9,7 @@ from torch import Tensor
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, log_prior
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits
 
 
 class LADELoss(ClassCountsLoss):
@@ -62,7 +62,7 @@ class LADELoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         log_pi = self.of_classes(logits)
         losses = cross_entropy(logits, target, shift=log_pi)
         return reduce(losses + self.alpha * self._bound(logits, target, log_pi), self.reduction)
@@ -79,6 +79,6 @@ class LADELoss(ClassCountsLoss):
             log_weight = -log_pi[target]
         own = own / number.to(own).clamp(min=1e-8)
         weighted = logits + log_weight[:, None]
-        # logsumexp over the batch, by the faster kernel of softmax
-        everyone = weighted[0] - weighted.log_softmax(0)[0] - math.log(num_classes * len(logits))
+        # logsumexp over the batch, by the faster kernel of softmax: at the largest entry nothing cancels
+        everyone = weighted.amax(0) - weighted.log_softmax(0).amax(0) - math.log(num_classes * len(logits))
         return -(log_pi.exp() * (own - everyone - self.regularization * everyone.square())).sum()

@@ -9,7 +9,7 @@ from torch import Tensor
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction, reduce
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, smallest_count
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits
 
 
 class LDAMLoss(ClassCountsLoss):
@@ -67,7 +67,7 @@ class LDAMLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         margins = self.of_classes(logits)
         if target.is_floating_point():
             losses = (target * F.softplus(_log_sum_of_others(logits) - logits + margins)).sum(1)

@@ -7,7 +7,7 @@ from torch import Tensor
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, log_prior
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits
 
 
 class LogitAdjustedLoss(ClassCountsLoss):
@@ -50,5 +50,5 @@ class LogitAdjustedLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         return cross_entropy(logits, target, shift=self.tau * self.of_classes(logits), reduction=self.reduction)

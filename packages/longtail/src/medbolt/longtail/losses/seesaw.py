@@ -8,7 +8,7 @@ from torch import Tensor
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
-from medbolt.longtail.losses.inputs import hard, precise
+from medbolt.longtail.losses.inputs import class_logits, hard
 
 
 class SeesawLoss(ClassCountsLoss):
@@ -65,7 +65,7 @@ class SeesawLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         log_n = self.of_classes(logits)
         column = hard(target, self)[:, None]
         log_sigma = logits.detach().log_softmax(1)

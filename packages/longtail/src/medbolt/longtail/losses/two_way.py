@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medbolt.core.losses import Reduction, reduce
-from medbolt.longtail.losses.inputs import precise, target_matrix
+from medbolt.longtail.losses.inputs import class_logits, target_matrix
 
 _HIDDEN = -1e30
 
@@ -58,7 +58,7 @@ class TwoWayLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         present = target_matrix(target, logits) > 0
         by_sample, by_class = (self._ranking(logits, present, dim) for dim in (1, 0))
         samples, classes = present.any(1).sum().clamp(min=1), present.any(0).sum().clamp(min=1)

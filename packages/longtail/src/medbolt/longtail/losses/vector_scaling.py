@@ -8,7 +8,7 @@ from torch import Tensor
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, log_prior
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits
 
 
 class VectorScalingLoss(ClassCountsLoss):
@@ -62,6 +62,6 @@ class VectorScalingLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         scale, log_pi = self.of_classes(logits)
         return cross_entropy(logits, target, self.tau * log_pi, scale, reduction=self.reduction)

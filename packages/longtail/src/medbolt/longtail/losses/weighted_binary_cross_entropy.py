@@ -7,7 +7,7 @@ from torch import Tensor
 
 from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
-from medbolt.longtail.losses.inputs import precise, target_matrix
+from medbolt.longtail.losses.inputs import class_logits, target_matrix
 
 
 class WeightedBinaryCrossEntropyLoss(ClassCountsLoss):
@@ -63,6 +63,6 @@ class WeightedBinaryCrossEntropyLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         target, weights = target_matrix(target, logits), self.of_classes(logits)
         return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weights, reduction=self.reduction)

@@ -7,7 +7,7 @@ from torch import Tensor
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import class_logits
 from medbolt.longtail.losses.weights import Weighting, check_beta, check_power, class_weights
 
 
@@ -65,5 +65,5 @@ class WeightedCrossEntropyLoss(ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        logits = precise(logits)
+        logits = class_logits(logits, self)
         return cross_entropy(logits, target, weight=self.of_classes(logits), reduction=self.reduction)

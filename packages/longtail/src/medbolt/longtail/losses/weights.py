@@ -59,7 +59,7 @@ def sample_weights(target: Tensor, weights: Tensor) -> Tensor:
     A sample without labels, such as a healthy one of multi-label data, counts as one.
 
     Args:
-        target: (B,) int64 class indices or (B, C) float probabilities or labels.
+        target: (B,) int64 class indices, (B, C) float probabilities or labels, or (B,) float for two classes.
         weights: (C,) float, one a class.
 
     Example:
@@ -69,6 +69,8 @@ def sample_weights(target: Tensor, weights: Tensor) -> Tensor:
     if not target.is_floating_point():
         return weights[target]
     target = target.to(weights)
+    if target.ndim == 1:
+        return weights[0] + (weights[1] - weights[0]) * target
     mass = target.sum(1)
     return torch.where(mass > 0, target @ weights / mass.where(mass > 0, 1), 1.0)
 

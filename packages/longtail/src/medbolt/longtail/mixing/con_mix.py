@@ -41,7 +41,8 @@ class ConMix(ObjectiveCallback):
         ValueError: if ``weight`` is negative, ``temperature`` not positive or ``groups`` less than 2.
         UserError: at ``fit``, if there is no such layer; in training, without a second view.
 
-    State, cost: none; a second pass of the batch. Mixtures are of the samples of all processes.
+    State, cost: none; a second pass of the batch, by which running statistics of batch norm move twice. Mixtures are of
+    the samples of all processes. Beside a callback that mixes images give ``strong``: ``views`` are not mixed.
 
     Source: Li and Jia, ICLR 2025 (openreview 3lH8WT0fhu), which clusters without labels: random groups, a projection
     network, pruning and no classification loss. Groups by class are a **reconstruction** of what MONICA makes of it,
@@ -76,11 +77,12 @@ class ConMix(ObjectiveCallback):
             return step.loss()
         views = step.features, network_features(self, step, second_view(self, step, self.strong), *step.inputs[1:])
         members = self._members(step)
-        with torch.autocast(step.logits.device.type, enabled=False):
+        with torch.autocast(step.logits.device.type, enabled=False):  # which would lower the products
             directions = F.normalize(torch.stack([precise(view.flatten(1)) for view in views]), dim=2)
             mixtures = _over_processes(step, members @ directions)  # (2, G, D)
             mass = _over_processes(step, members.sum(1))
-            return step.loss() + self.weight * contrast(mixtures, mass > 0, self.temperature)
+            penalty = self.weight * contrast(mixtures, mass > 0, self.temperature)
+        return step.loss() + penalty
 
     def _members(self, step: TrainingStep) -> Tensor:
         """Return which samples make up each group, (G, B) float32."""
@@ -110,7 +112,7 @@ def contrast(mixtures: Tensor, present: Tensor, temperature: float) -> Tensor:
     cosines = hidden(directions @ directions.T / temperature, itself | ~both)
     log_p = cosines.log_softmax(1)
     losses = -torch.cat([log_p.diagonal(number), log_p.diagonal(-number)])  # of a group's other view
-    return torch.where(both, losses, 0.0).sum() / both.sum()
+    return torch.where(both, losses, 0.0).sum() / both.sum().clamp(min=1)
 
 
 def _over_processes(step: TrainingStep, values: Tensor) -> Tensor:

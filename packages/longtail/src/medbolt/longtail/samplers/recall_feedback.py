@@ -35,8 +35,15 @@ class RecallFeedback(Callback):
         self.recall: list[float] | None = None
         self._metric: ClassRecall | None = None
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand over restored recalls: an epoch that is resumed has no start of its own."""
+        self._hand_over(trainer)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand the recalls to the sampler, before it makes the order of the epoch."""
+        self._hand_over(trainer)
+
+    def _hand_over(self, trainer: Trainer) -> None:
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if not isinstance(sampler, FlexRebalancingSampler):
             raise UserError(
