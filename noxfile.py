@@ -26,10 +26,10 @@ def distribution(package: str) -> str:
     return nox.project.load_toml(ROOT / "packages" / package / "pyproject.toml")["project"]["name"]
 
 
-def install_workspace(session: nox.Session, group: str) -> None:
-    """Install every package from its source tree, with the tools of a dependency group."""
+def install_workspace(session: nox.Session, *groups: str) -> None:
+    """Install every package from its source tree, with the tools of dependency groups."""
     sources = [argument for name in PACKAGES for argument in ("-e", f"packages/{name}")]
-    session.install(*PINNED, *sources, "--group", group)
+    session.install(*PINNED, *sources, *(argument for group in groups for argument in ("--group", group)))
 
 
 def build_wheels(session: nox.Session, folder: Path) -> dict[str, Path]:
@@ -41,7 +41,7 @@ def build_wheels(session: nox.Session, folder: Path) -> dict[str, Path]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole suite."""
-    install_workspace(session, "test")
+    install_workspace(session, "test", "foreign")
     session.run("pytest", *session.posargs)
 
 
@@ -87,7 +87,7 @@ def lowest(session: nox.Session, package: str) -> None:
 @nox.session
 def ddp(session: nox.Session) -> None:
     """The tests that start two processes."""
-    install_workspace(session, "test")
+    install_workspace(session, "test", "foreign")
     session.run("pytest", "-m", "ddp", *session.posargs)
 
 
