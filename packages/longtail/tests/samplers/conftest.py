@@ -30,7 +30,7 @@ def labels():
 
 @pytest.fixture
 def assert_frequencies():
-    """Return a check that counts are within three standard deviations (four for the many of a test run) of q."""
+    """Return a check that counts are within three standard deviations of what q expects."""
 
     def check(drawn, q):
         q, number = q / q.sum(), drawn.sum()

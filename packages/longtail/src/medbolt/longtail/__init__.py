@@ -1,4 +1,4 @@
-"""Long-tailed learning, as losses for any PyTorch or Lightning code.
+"""Long-tailed learning: losses, samplers, heads and callbacks for any PyTorch or Lightning code.
 
 Everything public is importable from here and loaded on first use.
 """

@@ -30,6 +30,8 @@ class TrainingStep:
         target: What the module gave the criterion: (B,) int64, (B, C) float, ...
         batch: The batch as the module's ``training_step`` got it.
         module: The LightningModule in training.
+        is_own: Whether the logits are those of the module's network for :attr:`inputs`, to which :attr:`features`
+            belong; not those that an objective further out put in their place, such as a peer's.
 
     Example:
         >>> def halve_the_loss_of_confident_samples(step: TrainingStep) -> Tensor:
@@ -44,6 +46,7 @@ class TrainingStep:
     _inward: Callable[["TrainingStep"], Tensor] = field(repr=False)
     _capture: Capture = field(repr=False)
     _index: Tensor | None = field(repr=False, default=None)
+    is_own: bool = True
 
     def loss(self, logits: Tensor | None = None, target: Tensor | None = None) -> Tensor:
         """Return the next objective inward, per sample, (B,): in the end the module's own criterion.
@@ -59,6 +62,7 @@ class TrainingStep:
             self,
             logits=self.logits if logits is None else logits,
             target=self.target if target is None else target,
+            is_own=self.is_own and logits is None,
         )
         return self._inward(step)
 

@@ -52,8 +52,8 @@ class DiverseExperts(ObjectiveCallback):
         UserError: at ``fit``, if the network has no experts or nobody knows the class counts; in training, if they do
             not number the classes.
 
-    State, cost: none: temperatures are a function of the epoch. The criterion is evaluated E times. Logits that a
-    callback further out would put in the step's place are not used.
+    State, cost: none: temperatures are a function of the epoch. The criterion is evaluated E times.
+    Callbacks that put other logits in the step's place, such as those with a second network, come before this one.
 
     Source: Wang et al., arXiv 2010.01809. The paper compares every two experts (as we remember it), the authors' code
     each with the mean, which is what is done here: it is linear in E, and bounded as said, while a divergence of two

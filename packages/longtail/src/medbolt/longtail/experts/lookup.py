@@ -33,8 +33,13 @@ def expert_logits(step: TrainingStep) -> Tensor:
     """Return the experts' logits behind a step whose features are those of ``ExpertsClassifier.experts``, (E, B, C).
 
     Raises:
-        UserError: if there are not as many rows as targets.
+        UserError: if an objective further out put other logits in their place, or targets are not as many.
     """
+    if not step.is_own:
+        raise UserError(
+            "methods with experts take the loss of each expert's own logits, but a callback further out, such as one "
+            "with a second network, asks for the loss of others; put it before the method with experts in callbacks."
+        )
     experts = step.features
     if experts.shape[1] != len(step.target):
         raise UserError(

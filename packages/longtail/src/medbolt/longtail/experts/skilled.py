@@ -42,8 +42,8 @@ class SkilledExperts(ObjectiveCallback):
         UserError: at ``fit``, if the network has not three experts or nobody knows the class counts; in training, if
             they do not number the classes.
 
-    State, cost: none. The criterion is evaluated three times. Logits that a callback further out would put in the
-    step's place are not used.
+    State, cost: none. The criterion is evaluated three times. Callbacks that put other logits in the step's place,
+    such as those with a second network, come before this one.
 
     Source: Zhang et al., arXiv 2107.09249. An empty class counts as one sample. Classes of equal size have the
     geometric mean of their inverse frequencies; in public code the order of the classes decides between them. MONICA's

@@ -42,7 +42,8 @@ class ConMix(ObjectiveCallback):
         UserError: at ``fit``, if there is no such layer; in training, without a second view.
 
     State, cost: none; a second pass of the batch, by which running statistics of batch norm move twice. Mixtures are of
-    the samples of all processes. Beside a callback that mixes images give ``strong``: ``views`` are not mixed.
+    the samples of all processes. A callback with a second network comes before this one, else the contrastive loss
+    counts twice. Beside a callback that mixes images give ``strong``: ``views`` are not mixed.
 
     Source: Li and Jia, ICLR 2025 (openreview 3lH8WT0fhu), which clusters without labels: random groups, a projection
     network, pruning and no classification loss. Groups by class are a **reconstruction** of what MONICA makes of it,

@@ -36,7 +36,8 @@ class FeatureLoss(ObjectiveCallback):
 
     Source: the sum of losses of Wen et al., doi 10.1007/978-3-319-46478-7_31, and Zhang et al., arXiv 1611.08976. In
     Wen's rule, too, centers move regardless of the weight. Before a callback that mixes labels, such as ``Remix``, each
-    of a mixture's labels pulls by its share.
+    of a mixture's labels pulls by its share. A callback with a second network comes before this one, else the penalty
+    on the first network's features counts twice.
 
     Example:
         >>> from medbolt.longtail import CenterLoss
