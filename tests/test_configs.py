@@ -28,8 +28,6 @@ OF_THE_USER = {Path("method/longtail/initialize_from.yaml"): ["checkpoint=pretra
 WITHOUT_LAYER = {
     "medbolt.longtail.ClassCountsLoss": "a base",
     "medbolt.longtail.ClassCounts": "for modules of others; ClassificationTask tells the counts by itself",
-    "medbolt.noisy.DeterminantMutualInformationLoss": "fine-tunes a network that cross entropy has trained",
-    "medbolt.noisy.ImportanceReweightedLoss": "the same; TRevision, which has a layer, also estimates the matrix",
 }
 """Losses, samplers, heads, callbacks and tasks without a layer, and why."""
 

@@ -3,12 +3,21 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from toys import ToyClassifier, ToyImages, weights
 
 from medbolt.core import ObjectiveCallback, RandomState, SampleMemory
 from medbolt.longtail import BalancedSoftmaxLoss, ConMix, DeferredReweighting, Remix, SharpnessAwareMinimization
-from medbolt.noisy import CDR, CoTeaching, EarlyLearningRegularization, SelfEnsembleLabelCorrection, VolMinNet
+from medbolt.noisy import (
+    CDR,
+    CoTeaching,
+    CriterionEpoch,
+    EarlyLearningRegularization,
+    PeerSieveLoss,
+    SelfEnsembleLabelCorrection,
+    VolMinNet,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,6 +57,22 @@ def test_every_kind_of_method_stays_finite(name, precision):
 def test_it_learns_what_the_cpu_learns(name):
     on_gpu, on_cpu = (fitted(kind, RandomState(0), METHODS[name]()) for kind in ("gpu", "cpu"))
     torch.testing.assert_close(weights(on_gpu), weights(on_cpu), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_cores2_goes_on_from_the_end_of_an_epoch(strategy, tmp_path):
+    def fit(epochs, checkpoint=None):
+        module = ToyClassifier(lr=0.01)
+        module.criterion = PeerSieveLoss(warmup_epochs=0, ramp_epochs=1, sieve_epoch=1)
+        saving = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        callbacks = [RandomState(0), CriterionEpoch(), saving]
+        run = Trainer(accelerator="gpu", devices=1, strategy=strategy, max_epochs=epochs, callbacks=callbacks, **quiet)
+        run.fit(module, datamodule=ToyImages(seed=0), ckpt_path=checkpoint, weights_only=True)
+        return weights(module)
+
+    whole = fit(4)
+    torch.testing.assert_close(fit(4, tmp_path / "epoch=1.ckpt"), whole, rtol=1e-3, atol=1e-4)
 
 
 def test_a_memory_moves_and_keeps_what_it_holds():

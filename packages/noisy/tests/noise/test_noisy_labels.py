@@ -4,6 +4,7 @@ import torch
 from medbolt.core import MedMNISTDataModule, UserError
 from medbolt.core.data.subset import Subset
 from medbolt.core.data.synthetic_fundus import SyntheticFundusDataModule
+from medbolt.noisy.noise.human import HumanNoise
 from medbolt.noisy.noise.instance_dependent import InstanceDependentNoise
 from medbolt.noisy.noise.noisy_labels import NoisyLabels
 from medbolt.noisy.noise.ordinal import OrdinalNoise
@@ -64,6 +65,18 @@ def test_samples_of_a_group_are_mislabelled_alike(fundus):
     ):
         assert fate.setdefault((group, clean), noisy) == noisy
     assert len(fate) < 200
+
+
+@pytest.mark.filterwarnings("ignore:HumanNoise")
+def test_raters_are_found_by_sample_also_where_groups_share_a_draw(fundus, tmp_path):
+    ids, groups = fundus.dataset("train").ids, fundus.dataset("train").groups
+    rows = [f"{name},healthy,severe" for name in ids]
+    (tmp_path / "reads.csv").write_text("\n".join(["id,ann,bob", *rows]) + "\n")
+    raters = HumanNoise(tmp_path / "reads.csv", ["ann", "bob"], id="id", class_names=["healthy", *"bcd", "severe"])
+    fate = {}
+    for group, label in zip(groups, NoisyLabels(fundus, raters, by_group=True).train_targets.tolist(), strict=True):
+        assert fate.setdefault(group, label) == label
+    assert set(fate.values()) == {0, 4}
 
 
 @pytest.mark.data

@@ -40,6 +40,7 @@ def test_shares_are_those_counted_by_hand(epochs):
     assert 0.3 < right.float().mean() < 0.9
     expected = {"precision": (right & kept).sum() / kept.sum(), "recall": (right & kept).sum() / right.sum()}
     for c, name in enumerate(data.class_names):
+        expected[f"precision_class_{name}"] = (right & kept & (given == c)).sum() / (kept & (given == c)).sum()
         expected[f"recall_class_{name}"] = (right & kept & (clean == c)).sum() / (right & (clean == c)).sum()
     assert found == pytest.approx({f"lnl/select/{name}": float(value) for name, value in expected.items()})
 

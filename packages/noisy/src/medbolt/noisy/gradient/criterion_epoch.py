@@ -61,6 +61,13 @@ class CriterionEpoch(Callback):
             )
         self._tell(0 if stage == "fit" else self._epoch)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move restored counts to the module's device, on which processes add theirs up."""
+        for sieve in self._sieves:
+            for name in ("passed", "estimated"):
+                if (counts := getattr(sieve, name)) is not None:
+                    setattr(sieve, name, counts.to(pl_module.device))
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Tell the epoch: each batch, for Lightning leaves out ``on_train_epoch_start`` after some resumes."""
         self._tell(trainer.current_epoch)

@@ -69,7 +69,7 @@ class DISC(ObjectiveCallback):
         UserError: at ``fit``, if the data module does not know its training set, or nobody the number of classes; in
             training, if there is no second view.
 
-    State, cost: 2 N x C float32 and 21 bytes a sample, merged across processes each epoch and kept in checkpoints; one
+    State, cost: 2 N x C float32 and 27 bytes a sample, merged across processes each epoch and kept in checkpoints; one
     more pass of the batch through the network, and two of its selected samples. Sums are divided by the processes' mean
     n, so that no sample counts more than another. Processes mix within their own batches. Stands innermost, before
     other objectives in the list of callbacks. ``selection`` tells of each batch what is kept and its labels.

@@ -66,7 +66,7 @@ class SampleSelectionAndRelabelling(MixedInputs):
         UserError: at ``fit``, if the data module does not know its training set, nobody the number of classes, or there
             is no such head; in training, if ``consistency`` finds no second view.
 
-    State, cost: 17 bytes a sample, kept in checkpoints. Between epochs a pass over the training set, N x D features on
+    State, cost: 20 bytes a sample, kept in checkpoints. Between epochs a pass over the training set, N x D features on
     every process, and N x N similarities, a thousand rows at a time, on process 0. In training nothing beyond MixUp;
     with ``consistency`` two more passes of the batch. What is selected is the same on any number of processes, which
     mix within their own batches. Where nothing at all is selected, everything is. ``selection`` tells of each batch

@@ -119,9 +119,9 @@ class SparseOverParameterization(ObjectiveCallback):
         guess = as_distribution(p.argmax(1), num_classes)
         losses = step.loss(logits=as_logits(completed.log(), step.logits))
         losses = losses + (guess + more - less - label).square().sum(1)
-        self._descend(step, index, u, v, losses)
         if self.balance:
             losses = losses - self.balance * completed.mean(0).log().mean()
+        self._descend(step, index, u, v, losses)
         if self.consistency:
             view = second_view(self, step, self.strong)
             logits = network_logits(self, step, view, *step.inputs[1:])

@@ -27,6 +27,7 @@ class Labelled:
         ids: N names.
         seed: Seed of the noise.
         images: N pictures, where there are any.
+        drawn_by: N names whose draws are shared, the ids by default.
     """
 
     targets: Tensor
@@ -34,6 +35,7 @@ class Labelled:
     ids: Sequence[str]
     seed: int
     images: Images | None = None
+    drawn_by: Sequence[str] | None = None
 
     @property
     def pictures(self) -> Images:
@@ -44,7 +46,7 @@ class Labelled:
 
     def uniforms(self, stream: int) -> Tensor:
         """Return (N,) float64 numbers in [0, 1), functions of (seed, stream, name)."""
-        keys = seeded_keys(self.ids, derive_seed(self.seed, stream)) >> 11
+        keys = seeded_keys(self.ids if self.drawn_by is None else self.drawn_by, derive_seed(self.seed, stream)) >> 11
         return torch.from_numpy(keys.astype("float64") * 2.0**-53)
 
 
@@ -80,6 +82,7 @@ class LabelNoise(ABC):
         seed: int = 0,
         ids: Sequence[str] | None = None,
         images: Images | None = None,
+        drawn_by: Sequence[str] | None = None,
     ) -> Tensor:
         """Return noisy labels, and warn where they no longer identify the classes.
 
@@ -87,8 +90,9 @@ class LabelNoise(ABC):
             targets: (N,) int64 clean classes.
             num_classes: Number of classes K.
             seed: Another seed draws other labels.
-            ids: N stable names; samples of the same name draw alike. By default their positions.
+            ids: N stable names. By default their positions.
             images: N uint8 pictures (3, H, W), needed where the noise depends on them.
+            drawn_by: N names, such as patients: samples of the same name draw the same number. By default the ids.
 
         Returns:
             (N,) int64.
@@ -104,7 +108,7 @@ class LabelNoise(ABC):
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
             raise UserError(f"the targets must be 0 to {num_classes - 1}, got {targets.min()} to {targets.max()}.")
         names = [str(position) for position in range(len(targets))] if ids is None else ids
-        samples = Labelled(targets, num_classes, names, seed, images)
+        samples = Labelled(targets, num_classes, names, seed, images, drawn_by)
         probabilities = self.probabilities(samples)
         self._warn_beyond_limit(class_means(probabilities, targets, num_classes))
         upper = probabilities.cumsum(1)

@@ -28,7 +28,8 @@ class NoisyLabels(DataModuleWrapper):
         seed: Another seed draws other labels.
         splits: Splits to put noise into. As in LNMBench validation labels are noisy too by default, since who has noisy
             training data selects models by them.
-        by_group: Draw once a group (patient): its samples of one class are then mislabelled alike.
+        by_group: Draw once a group (patient): where noise depends on the class only, a group's samples of one class are
+            then mislabelled alike.
 
     Raises:
         UserError: if a split has no class labels, or ``by_group`` is set and the data have no groups.
@@ -65,9 +66,9 @@ class NoisyLabels(DataModuleWrapper):
             raise UserError(f"the {split} split of {type(self.data).__name__} has no labels to put noise into.")
         if self.by_group and dataset.groups is None:
             raise UserError(f"{type(self.data).__name__} has no groups to draw by; name its group column.")
-        names = dataset.groups if self.by_group and dataset.groups is not None else dataset.ids
         images = SelectedImages(dataset.images, np.asarray(dataset.rows))
-        noisy = self.noise(dataset.targets, self.num_classes, self.noise_seed, names, images)
+        groups = dataset.groups if self.by_group else None
+        noisy = self.noise(dataset.targets, self.num_classes, self.noise_seed, dataset.ids, images, groups)
         return replace(dataset, targets=noisy)
 
     def clean_targets(self, split: Split = "train") -> Tensor:

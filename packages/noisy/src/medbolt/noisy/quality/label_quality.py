@@ -64,7 +64,7 @@ class LabelQuality(ObjectiveCallback):
         UserError: at ``fit``, if the number of classes is unknown, the table cannot be written, or batches carry no
             index.
 
-    State, cost: C + 5 numbers, a flag and a label a sample; one softmax a batch, one sort an epoch.
+    State, cost: C + 6 numbers, a flag and a label a sample; one softmax a batch, one sort an epoch.
 
     Source: the margin is Pleiss et al., arXiv 2001.10528; forgetting events are Toneva et al., arXiv 1812.05159; both
     from memory. AUM's threshold samples are left out: samples are ranked, not cut.

@@ -22,7 +22,8 @@ class SelectionQuality(Callback):
     :class:`~medbolt.noisy.Selection`, together. Logged are
 
     - ``lnl/select/precision`` (LNMBench's clean ratio) and ``lnl/select/recall`` (its coverage ratio);
-    - ``lnl/select/recall_class_<name>``, by clean class: a method may look clean while it drops a class;
+    - ``lnl/select/recall_class_<name>``, by clean class: a method may look clean while it drops a class; and
+      ``lnl/select/precision_class_<name>``, by label;
     - ``lnl/correct/precision``, where a method corrects labels: the share of labels it changed and learns from that are
       the clean ones.
 
@@ -84,6 +85,7 @@ class SelectionQuality(Callback):
         }
         for c, name in enumerate(self._labels.class_names):
             shares[f"lnl/select/recall_class_{name}"] = (kept_clean[c], clean[c])
+            shares[f"lnl/select/precision_class_{name}"] = (kept_clean[c], kept[c])
         values = {name: float(part / whole) for name, (part, whole) in shares.items() if whole > 0}
         pl_module.log_dict(values, sync_dist=True)  # equal on all processes already; the flag spares a warning
 
