@@ -1,6 +1,7 @@
 """``medbolt issues`` through the real command line, in this process."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import yaml
 
 from medbolt.core import read_predictions
 from medbolt.core.cli.main import main
-from medbolt.noisy import confident_joint, label_issues, normalized_margin
+from medbolt.noisy import confident_joint, estimate_noise_rate, label_issues, normalized_margin
 
 OPTIONS = ["--folds", "3", "--output", "issues", "--trainer.enable_progress_bar", "false"]
 
@@ -84,6 +85,9 @@ def test_finds_the_wrong_labels(colours, layers, tmp_path, capsys):
     assert [row["true"] for row in matrix] == data.class_names
     transition = [[float(row[name]) for name in data.class_names] for row in matrix]
     np.testing.assert_allclose(transition, confident_joint(labels, p).transition, atol=1e-5)
+    summary = json.loads((tmp_path / "issues/summary.json").read_text())
+    assert summary["noise_rate"] == pytest.approx(estimate_noise_rate(labels, p), abs=1e-5)
+    assert (summary["samples"], summary["flagged"]) == (120, int(flagged.sum()))
 
     page = (tmp_path / "issues/report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/jpeg;base64,') == min(int(flagged.sum()), 48)

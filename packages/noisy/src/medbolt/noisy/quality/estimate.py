@@ -6,7 +6,7 @@ from medbolt.noisy.quality.confident_joint import confident_joint
 
 
 def estimate_noise_rate(labels: Tensor, probabilities: Tensor) -> float:
-    """Estimate the share of wrong labels by confident learning: what forget-rate schedules ask for.
+    """Estimate the share of wrong labels by confident learning: a ``forget_rate`` for small-loss selection.
 
     Args:
         labels: (N,) int64 given labels.
@@ -26,5 +26,7 @@ def estimate_noise_rate(labels: Tensor, probabilities: Tensor) -> float:
         >>> p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]])
         >>> estimate_noise_rate(torch.tensor([0, 0, 0, 1]), p)
         0.25
+        >>> from medbolt.noisy import CoTeaching
+        >>> callback = CoTeaching(forget_rate=estimate_noise_rate(torch.tensor([0, 0, 0, 1]), p))
     """
     return confident_joint(labels, probabilities).noise_rate

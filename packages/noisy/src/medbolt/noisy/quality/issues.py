@@ -1,5 +1,6 @@
 """Label issues found in out-of-fold predictions, as tables and as one page."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -100,7 +101,7 @@ class Issues:
 
 
 def write_issues(issues: Issues, data: ImageDataModule, folder: Path, folds: int) -> None:
-    """Write ``issues.csv``, ``noise_matrix.csv`` and ``report.html``, each all or nothing.
+    """Write ``issues.csv``, ``noise_matrix.csv``, ``summary.json`` and ``report.html``, each all or nothing.
 
     Raises:
         UserError: if a file cannot be written.
@@ -121,6 +122,14 @@ def write_issues(issues: Issues, data: ImageDataModule, folder: Path, folds: int
     write_csv(folder / "issues.csv", {name: [column[place] for place in order] for name, column in columns.items()})
     matrix = issues.estimate.transition.T.tolist()  # a column each label
     write_csv(folder / "noise_matrix.csv", {"true": names} | dict(zip(names, matrix, strict=True)))
+    summary = {
+        "noise_rate": issues.estimate.noise_rate,
+        "samples": len(train),
+        "flagged": int(issues.flagged.sum()),
+        "agreement": issues.agreement,
+    }
+    with atomic_write(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     shown = [place for place in order if columns["is_issue"][place]][:_MOST_PICTURES]
     pictures = [
         {
