@@ -11,6 +11,7 @@ from processes import run
 from torch import nn
 from toys import ToyImages, trainer, weights
 
+import medbolt.noisy.dividemix.two_networks as two_networks
 from medbolt.noisy import UNICON, DivideMix, NoisyLabels, SymmetricNoise
 
 pytestmark = pytest.mark.ddp
@@ -30,6 +31,11 @@ class Counts(Callback):
 
 
 TASKS: dict[str, Any] = {"dividemix": partial(DivideMix, averaged_epochs=2), "unicon": UNICON}
+UNMIXED: dict[str, Any] = {
+    # without what is of a process's own batch: mixtures, the mean prediction, contrasts
+    "dividemix, unmixed": partial(DivideMix, averaged_epochs=2, prior=None),
+    "unicon, unmixed": partial(UNICON, contrastive_weight=0.0, prior=None),
+}
 
 
 def fitted(make: Any) -> dict[str, Any]:
@@ -49,7 +55,9 @@ def fitted(make: Any) -> dict[str, Any]:
 
 
 def everything() -> dict[str, dict[str, Any]]:
-    return {name: fitted(make) for name, make in TASKS.items()}
+    found = {name: fitted(make) for name, make in TASKS.items()}
+    two_networks.mixed = lambda images, target, *args: (images, target)
+    return found | {name: fitted(make) for name, make in UNMIXED.items()}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +76,14 @@ def test_two_processes_label_the_samples_that_one_does(results, name):
         assert torch.equal(process["first"]["labelled"], one["first"]["labelled"])
         for field in one["first"].keys() - {"labelled"}:
             torch.testing.assert_close(process["first"][field], one["first"][field], equal_nan=True, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", UNMIXED)
+def test_two_processes_learn_what_one_does_where_nothing_is_mixed(results, name):
+    one, two = results
+    for process in two:
+        torch.testing.assert_close(process[name]["weights"], one[name]["weights"], rtol=1e-4, atol=1e-5)
+        assert torch.equal(process[name]["last"]["labelled"], one[name]["last"]["labelled"])
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -10,9 +10,11 @@ from torch import nn
 from toys import ToyClassifier, ToyImages, trainer, weights
 
 from medbolt.noisy import (
+    CoDis,
     CollapseMonitor,
     CoTeaching,
     CoTeachingPlus,
+    JoCoR,
     MemorizationCurves,
     NoisyLabels,
     SelectionQuality,
@@ -21,7 +23,7 @@ from medbolt.noisy import (
 )
 
 pytestmark = pytest.mark.ddp
-METHODS = [SmallLossSelection, CoTeaching, CoTeachingPlus]
+METHODS = [SmallLossSelection, CoTeaching, CoTeachingPlus, JoCoR, CoDis]
 
 
 class Plain(ToyClassifier):

@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from toys import ToyClassifier, ToyImages, trainer, weights
 
-from medbolt.core import UserError
+from medbolt.core import RandomState, UserError
 from medbolt.noisy import CDR
+from medbolt.noisy.gradient import cdr
 
 
 def masked(module: nn.Module, callback: CDR, epoch: int = 9, step: int = 0) -> dict[str, Tensor]:
@@ -157,6 +159,26 @@ def test_a_fit_equals_a_training_loop_that_masks_by_hand():
 def test_mixed_precision_and_accumulation_train():
     for options in ({"precision": "bf16-mixed"}, {"accumulate": 2}):
         assert weights(train(CDR(0.5, gradual_epochs=1), **options)).isfinite().all()
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_resumed_is_uninterrupted(approximate, tmp_path, monkeypatch):
+    monkeypatch.setattr(cdr, "_STRIDE", 3)  # so that the network is large enough to approximate
+
+    def fit(folder, path=None):
+        module = ToyClassifier()
+        torch.manual_seed(1)
+        module.model = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+        torch.manual_seed(0 if path is None else 99)  # a new process finds its generators elsewhere
+        method = CDR(0.4, gradual_epochs=3, approximate=approximate)
+        saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=4, save_top_k=-1)
+        run = trainer(RandomState(7), method, saving, epochs=4, enable_checkpointing=True)
+        run.fit(module, datamodule=ToyImages(), ckpt_path=path, weights_only=True)
+        return weights(module)
+
+    whole = fit(tmp_path)
+    for step in (8, 12):  # of six steps an epoch
+        assert torch.equal(fit(tmp_path / "resumed", tmp_path / f"step={step}.ckpt"), whole)
 
 
 class Noisy(LightningModule):

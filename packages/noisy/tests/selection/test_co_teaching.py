@@ -3,13 +3,13 @@ import copy
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
-from toys import ToyClassifier, ToyImages, trainer, weights
+from toys import trainer, weights
 
-from medbolt.core import RandomState, UserError
+from medbolt.core import UserError
 from medbolt.noisy import CoTeaching, GeneralizedCrossEntropyLoss
 
 FIRST = torch.tensor([[0.0, 9.0], [0.0, 1.0], [0.0, 2.0], [5.0, 0.0]])
@@ -108,21 +108,6 @@ def test_works_on_a_foreign_module_and_leaves_no_trace():
     assert method.selection.index is None  # the batches do not tell, and nothing needs to know
     with pytest.raises(UserError, match="no network 'model' in Foreign"):
         trainer(CoTeaching(0.2, criterion="functional")).fit(Foreign(), datamodule=ForeignData())
-
-
-@pytest.mark.parametrize("at_validation_end", [False, True])
-def test_resumed_is_uninterrupted(tmp_path, at_validation_end):
-    def fit(epochs, *callbacks, path=None):
-        module, method = ToyClassifier(), CoTeaching(0.4, gradual_epochs=2)
-        torch.manual_seed(99 if path else 0)
-        run = trainer(RandomState(7), method, *callbacks, epochs=epochs, enable_checkpointing=bool(callbacks))
-        run.fit(module, datamodule=ToyImages(batch_size=8), ckpt_path=path)
-        return torch.cat([weights(module), weights(method.peer)])
-
-    fit(2, ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=not at_validation_end))
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert not [name for name in saved["state_dict"] if "peer" in name]
-    assert torch.equal(fit(4, path=tmp_path / "last.ckpt"), fit(4))
 
 
 @pytest.mark.parametrize("size", [1, 2])
