@@ -1,4 +1,4 @@
-"""What README and guides say: the set-up commands, the packages there are, and Python that runs as it stands."""
+"""What README and guides say: the set-up commands, the packages there are, and what runs as it stands."""
 
 import re
 import shlex
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from workspace import ROOT, exports, packages
 
@@ -72,6 +73,53 @@ def test_data_commands_run_as_they_stand(working_folder: Path, capsys: pytest.Ca
     commands = [line for block in code(page, "") for line in block.splitlines() if line.startswith("medbolt data")]
     assert [main(shlex.split(command)[1:]) for command in commands] == [0, 0], capsys.readouterr()
     assert Path("check.html").exists()
+
+
+def documented_fits() -> list[str]:
+    """Return the ``medbolt fit`` lines that need neither files of the user nor an earlier run."""
+    lines = {line for page in PAGES for block in code(page, "") for line in block.splitlines()}
+    fits = {line for line in lines if line.startswith("medbolt fit ")}
+    return sorted(line for line in fits if "my_" not in line and "--ckpt_path" not in line)
+
+
+def test_fits_are_documented():
+    methods = [line for line in documented_fits() if "/method/" in line]
+    assert methods, "no page shows how a method is added by a layer"
+    assert any("lightning_configs" not in line for line in documented_fits()), "nothing runs without a checkout"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", documented_fits())
+def test_fits_run_as_they_stand(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
+    arguments = shlex.split(line)[1:]
+    layers = [ROOT / argument for argument in arguments if argument.endswith(".yaml")]
+    if any("MedMNIST" in layer.read_text(encoding="utf-8") for layer in layers):
+        monkeypatch.setenv("MEDBOLT_DATA", str(request.getfixturevalue("shared_data")))
+    (tmp_path / "lightning_configs").symlink_to(ROOT / "lightning_configs")
+    monkeypatch.chdir(tmp_path)
+    short = ["fast_dev_run=1", "accelerator=cpu", "devices=1", "enable_progress_bar=false"]
+    options = [*(f"--trainer.{option}" for option in short), "--data.init_args.batch_size=4"]
+    assert main([*arguments, *options]) == 0
+
+
+def test_the_layer_that_the_readme_shows_is_the_layer():
+    shown = [block for block in code(ROOT / "README.md", "yaml") if block.startswith("# lightning_configs/")]
+    assert shown
+    for block in shown:
+        layer = ROOT / block.splitlines()[0].removeprefix("# ")
+        assert yaml.safe_load(block) == yaml.safe_load(layer.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("action", ["check", "prepare"])
+def test_the_options_of_the_data_commands_are_documented(action: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["data", action, "--help"])
+    options = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    sections = (ROOT / "docs/api/cli.md").read_text(encoding="utf-8").split("\n## ")
+    (section,) = [section for section in sections if section.startswith(f"`medbolt data {action}")]
+    assert set(re.findall(r"^\| `(--[a-z-]+)`", section, re.MULTILINE)) == options
 
 
 @pytest.mark.slow

@@ -80,3 +80,16 @@ def config(tmp_path: Path, monkeypatch):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def broken_package(tmp_path: Path, monkeypatch) -> str:
+    """The name of an installed package whose command and exports cannot be imported."""
+    site = tmp_path / "site"
+    (site / "broken-1.0.dist-info").mkdir(parents=True)
+    (site / "broken-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    points = "[medbolt.commands]\na_broken = broken:command\n[medbolt.packages]\na_broken = broken\n"
+    (site / "broken-1.0.dist-info/entry_points.txt").write_text(points)
+    (site / "broken.py").write_text("raise ImportError('libgone.so\\nis not there')")
+    monkeypatch.syspath_prepend(site)
+    return "broken"

@@ -100,6 +100,19 @@ def test_mistakes_are_answered_with_a_sentence_and_exit_code_two(labels, capsys,
     assert told.strip().splitlines()[-1].startswith("medbolt: error: ")
 
 
+@pytest.mark.parametrize(
+    ("source", "remedy"), [("layer.yaml", "say it in the layer's data section"), ("a", "leave it")]
+)
+@pytest.mark.parametrize("option", ["--image", "--root", "--id", "--mask"])
+def test_what_only_a_manifest_has_is_not_ignored_for_other_sources(labels, tmp_path, capsys, source, remedy, option):
+    layer = {"data": {"class_path": "medbolt.core.FolderDataModule", "init_args": {"root": "."}}}
+    (tmp_path / "layer.yaml").write_text(yaml.safe_dump(layer))
+    assert main(["data", "prepare", source, option, "image", "--output", "store"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"medbolt: error: '{option}' is for manifests, and {source} is none; {remedy}")
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_corrupt_image_in_a_worker_is_one_sentence(labels, tmp_path, capsys):
     (tmp_path / "b/3.png").write_bytes(b"")
     arguments = ["--image", PATTERN, "--output", "store", "--workers", "2"]

@@ -89,10 +89,14 @@ def test_missing_files_are_named(config, capsys):
     assert "nowhere.ckpt" in said(capsys)
 
 
-def test_a_checkpoint_with_pickled_objects_is_refused(config, capsys, tmp_path):
+@pytest.mark.parametrize(
+    "arguments", [["--ckpt_path", "evil.ckpt"], ["--ckpt_path=evil.ckpt"], ["-c", "layer.yaml"]], ids=" ".join
+)
+def test_a_checkpoint_with_pickled_objects_is_refused_by_name(config, capsys, tmp_path, arguments):
     (tmp_path / "evil.ckpt").write_bytes(pickle.dumps({"state_dict": {}, "path": tmp_path}))
-    assert main(["test", "-c", config(), "--ckpt_path", "evil.ckpt"]) == 2
-    assert "evil.ckpt" in said(capsys)
+    (tmp_path / "layer.yaml").write_text("ckpt_path: evil.ckpt")
+    assert main(["test", "-c", config(), *arguments]) == 2
+    assert said(capsys).startswith("checkpoint 'evil.ckpt' is damaged or holds pickled Python objects")
 
 
 def test_an_output_folder_that_is_not_writable_is_named(config, capsys, tmp_path):

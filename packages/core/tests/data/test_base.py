@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from torch import nn
 from toys import ToyClassifier, ToyImages, trainer
 
 from medbolt.core import DataModuleWrapper, EpochSampler, ImageDataModule, ImageDataset, UserError
@@ -247,6 +248,60 @@ def test_a_wrapper_transfers_batches_as_the_wrapped_data_module_does():
     trainer().fit(module, datamodule=Odd(Odd(Doubled({"val": 4}))))
     assert {index for _, _, batch in module.seen for index in batch} <= {8, 16, 24, 32, 40, 48}
     assert module.evaluated == [3, 6, 9, 12]
+
+
+class Hooks(ToyImages):
+    """Tells of its hooks; it has no test split, but Held has."""
+
+    def __init__(self, calls):
+        super().__init__({"test": 0})
+        self.calls = calls
+
+    def setup(self, stage):
+        self.calls.append(("inner setup", stage, self.trainer is not None))
+        super().setup(stage)
+
+    def teardown(self, stage):
+        self.calls.append(("inner teardown", stage, self.trainer is not None))
+        super().teardown(stage)
+
+
+class Held(DataModuleWrapper):
+    """Tests on training samples."""
+
+    def load(self, split):
+        return super().load("train" if split == "test" else split)
+
+    def setup(self, stage):
+        super().setup(stage)
+        self.data.calls.append(("outer setup", stage, self.trainer is not None))
+
+    def teardown(self, stage):
+        self.data.calls.append(("outer teardown", stage, self.trainer is not None))
+        super().teardown(stage)
+
+
+@pytest.mark.parametrize("wrap", [Held, lambda data: Odd(Held(data))], ids=["once", "twice"])
+def test_a_wrapper_sets_up_and_tears_down_the_wrapped_data_module_once_from_within(wrap):
+    calls = []
+    trainer().test(ToyClassifier(), datamodule=wrap(Hooks(calls)), verbose=False)
+    order = ("inner setup", "outer setup", "outer teardown", "inner teardown")
+    assert calls == [(hook, "test", True) for hook in order]
+
+
+def test_what_is_wrapped_is_checked_again_on_its_own():
+    inner = Hooks([])
+    Held(inner).setup("test")
+    with pytest.raises(UserError, match="the test split of Hooks is empty"):
+        inner.setup("test")
+    with pytest.raises(UserError, match="the test split of Odd is empty"):
+        Odd(Hooks([])).setup("test")
+
+
+def test_an_empty_sequential_is_a_transform_that_does_nothing():
+    data = ToyImages(train_transform=nn.Sequential(), eval_transform=nn.Sequential())
+    assert data.train_dataloader().dataset[0]["image"].dtype == torch.uint8
+    assert data.val_dataloader().dataset[0]["image"].dtype == torch.uint8
 
 
 def test_a_wrapper_prepares_the_wrapped_data_module():

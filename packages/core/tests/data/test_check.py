@@ -119,6 +119,20 @@ def test_findings_as_labels(good):
     assert check.examples["mass"] == [0]
 
 
+def test_findings_are_the_numbers_that_training_takes(good, tmp_path):
+    columns = {
+        "edema": changed(["0", "1.0"] * 20, at0="0.5", at2="0.51", at4="1e0", at6="1.5", at8="yes"),
+        "mass": changed(["0", "1"] * 20, at25="1.0"),
+    }
+    path = good(**columns)
+    (tmp_path / "25.png").write_bytes((tmp_path / "27.png").read_bytes())
+    check = check_manifest(path, label=["edema", "mass"])
+    assert check.class_counts.loc["edema"].tolist() == [14, 3, 5]
+    assert check.examples["edema"] == [1, 2, 3, 4, 5, 7]
+    assert messages(check, "error") == ["row 8: unknown edema '1.5'.", "row 10: unknown edema 'yes'."]
+    assert messages(check, "warning") == ["1 pair of images in one split with the same pixels."]  # of the same labels
+
+
 def test_splits(good):
     columns = {"group": [f"p{i}" for i in range(40)], "split": changed(["train"] * 40, at3="tset")}
     check = check_manifest(good(**columns))

@@ -93,6 +93,12 @@ def test_what_is_no_image_is_told(content):
         decode_image(io.BytesIO(content))
 
 
+def test_an_image_above_the_limit_of_pillow_is_not_called_corrupt(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 17)
+    with pytest.raises(ValueError, match="^has more pixels than the 34 that are read; save it smaller or in parts$"):
+        decode_image(encoded(Image.fromarray(RGB)))
+
+
 def test_a_truncated_jpeg_is_told():
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     content = encoded(picture, "JPEG").getvalue()

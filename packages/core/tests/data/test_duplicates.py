@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 
 from medbolt.core.data import duplicates
 from medbolt.core.data.decode import array_to_image
-from medbolt.core.data.duplicates import Duplicate, difference_hash, find_duplicates, thumbnail
+from medbolt.core.data.duplicates import Duplicate, difference_hash, find_duplicates, grey_thumbnail
 
 
 def picture(seed: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ def jpeg(image: torch.Tensor) -> torch.Tensor:
 def search(images: list[torch.Tensor]) -> list[Duplicate]:
     return find_duplicates(
         np.array([difference_hash(image) for image in images], dtype=np.uint64),
-        np.stack([thumbnail(image).numpy() for image in images]),
+        np.stack([grey_thumbnail(image).numpy() for image in images]),
         np.array([hashlib.md5(image.numpy().tobytes()).hexdigest() for image in images]),
     )
 

@@ -123,6 +123,7 @@ def test_patterns_over_columns(written):
     table = read_manifest(written("id,n\nx,1\ny,12\n"))
     assert table.references("id") == ["x", "y"]
     assert table.references("all.zip/{id}_{n:0>3}.png") == ["all.zip/x_001.png", "all.zip/y_012.png"]
+    assert table.references("{{x}}.png") == ["{x}.png", "{x}.png"]
     with pytest.raises(UserError, match="has no column 'idd'"):
         table.references("{idd}.png")
 

@@ -5,8 +5,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision.transforms import v2
 
-from medbolt.core.data.medmnist import MedMNISTDataModule
+from medbolt.core.data.medmnist import _CLASS_NAMES, _FLIPS, MedMNISTDataModule
 from medbolt.core.errors import UserError
 
 
@@ -62,6 +64,36 @@ def test_findings(tmp_path):
     assert data.num_classes == 4
     assert data.train_targets.dtype == torch.float32
     assert data.class_counts == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "flips"),
+    [
+        (["chestmnist", "pneumoniamnist", "organamnist", "organcmnist", "organsmnist", "mednist_small"], ()),
+        (["retinamnist", "octmnist", "breastmnist", "toy"], (v2.RandomHorizontalFlip,)),
+        (
+            ["pathmnist", "dermamnist", "bloodmnist", "tissuemnist"],
+            (v2.RandomHorizontalFlip, v2.RandomVerticalFlip),
+        ),
+    ],
+)
+def test_images_are_mirrored_only_where_that_is_right(names, flips):
+    for name in names:
+        steps = MedMNISTDataModule(name).train_transform.transforms
+        mirrors = [type(step) for step in steps if isinstance(step, (v2.RandomHorizontalFlip, v2.RandomVerticalFlip))]
+        assert tuple(mirrors) == flips, name
+        assert steps[0].__class__ not in (v2.Resize, v2.RandomResizedCrop)
+        resized = MedMNISTDataModule(name, image_size=64).train_transform.transforms[0]
+        assert isinstance(resized, v2.RandomResizedCrop)
+
+
+def test_every_set_with_names_says_how_it_is_mirrored():
+    assert _FLIPS.keys() == _CLASS_NAMES.keys()
+
+
+def test_a_given_transform_is_taken_as_it_is():
+    given = nn.Sequential()
+    assert MedMNISTDataModule("chestmnist", train_transform=given).train_transform is given
 
 
 @pytest.mark.parametrize(

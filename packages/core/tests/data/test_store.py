@@ -16,8 +16,10 @@ from medbolt.core.data.dataset import ImageDataset
 from medbolt.core.data.store import StoreImages, StorePlan, read_plan, with_store
 from medbolt.core.data.store_writer import StoreWriter
 from medbolt.core.errors import UserError
+from medbolt.core.files import atomic_write
 
 PLAN = StorePlan(list("abcde"), {"image": [3, 4, 4], "mask": [4, 4]}, {"size": 4, "crop_circle": False})
+OTHER = StorePlan(PLAN.ids, PLAN.layers, {"size": 4, "crop_circle": True})
 
 
 def row(number: int) -> dict[str, torch.Tensor]:
@@ -122,9 +124,8 @@ def test_an_error_while_writing_leaves_the_store_unfinished(tmp_path):
 @pytest.mark.parametrize("stop", [2, 5])
 def test_another_plan_is_refused(tmp_path, stop):
     write(tmp_path / "store", stop)
-    other = StorePlan(PLAN.ids, PLAN.layers, {"size": 4, "crop_circle": True})
     with pytest.raises(UserError, match="holds a store of other images or options; choose another folder or delete"):
-        write(tmp_path / "store", plan=other)
+        write(tmp_path / "store", plan=OTHER)
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
@@ -207,9 +208,11 @@ def test_a_disk_that_fills_up_leaves_nothing_that_could_be_read(tmp_path):
     assert all((images[i] == i % 256).all() for i in range(400))
 
 
-def is_refused(folder: Path) -> None:
+def is_refused(folder: Path, plan: StorePlan = PLAN) -> None:
+    writer = StoreWriter(folder, plan)
     with pytest.raises(UserError, match="another process is writing the store .*; wait for it to end"):
-        write(folder)
+        writer.__enter__()
+    assert all(file.closed for file in writer._files.values())
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -218,6 +221,45 @@ def test_a_second_writer_is_refused(tmp_path):
         assert in_another_process(is_refused, tmp_path / "store") == 0
         assert in_another_process(write, tmp_path / "store") != 0
     assert write(tmp_path / "store") == 1
+
+
+def test_of_two_first_writers_the_second_is_refused_before_a_plan_is_written(tmp_path, monkeypatch):
+    ends = []
+
+    def meanwhile(path: Path):
+        monkeypatch.undo()
+        ends.append(in_another_process(is_refused, tmp_path / "store", OTHER))
+        return atomic_write(path)
+
+    monkeypatch.setattr("medbolt.core.data.store_writer.atomic_write", meanwhile)
+    write(tmp_path / "store")
+    assert ends == [0]
+    assert read_plan(tmp_path / "store") == PLAN
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_what_another_process_wrote_before_the_lock_was_got_is_respected(tmp_path, monkeypatch, stop):
+    usage = shutil.disk_usage(tmp_path)
+
+    def meanwhile(folder: Path):
+        monkeypatch.undo()
+        assert in_another_process(write, folder, stop) == 0
+        return usage
+
+    monkeypatch.setattr(shutil, "disk_usage", meanwhile)
+    with pytest.raises(UserError, match="holds a store of other images or options"):
+        write(tmp_path / "store", plan=OTHER)
+    monkeypatch.setattr(shutil, "disk_usage", meanwhile)
+    assert write(tmp_path / "store") == (5 if stop == 5 else 2)
+    write(tmp_path / "whole")
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
+def test_a_writer_killed_before_its_plan_was_written_stops_no_other(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/image.npy").touch()
+    assert write(tmp_path / "store") == 0
+    assert read_plan(tmp_path / "store") == PLAN
 
 
 def test_reading_is_about_as_fast_as_indexing_a_memmap(tmp_path):

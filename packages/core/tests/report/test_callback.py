@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from medbolt.core import ImageDataModule, ImageDataset
 from medbolt.core.errors import UserError
@@ -114,6 +114,20 @@ def test_testing_a_checkpoint_shows_its_curves(tmp_path):
     )
     assert "Training" in page(tmp_path)
     assert "epoch=2.ckpt" in page(tmp_path)
+
+
+def test_a_test_of_nothing_does_not_show_the_table_of_the_one_before(tmp_path):
+    class Nothing(IterableDataset):
+        def __iter__(self):
+            return iter([])
+
+    report, module = Report(replicates=20), Foreign()
+    run = trainer(tmp_path, report)
+    run.test(module, LOADER, verbose=False)
+    assert len(report.written["test"]) == 8
+    run.test(module, DataLoader(Nothing()), verbose=False)
+    assert "test" not in report.written
+    assert "There are no labelled predictions yet" in page(tmp_path)
 
 
 def test_our_data_modules_add_pictures_groups_and_counts(tmp_path):

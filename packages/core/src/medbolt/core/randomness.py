@@ -5,9 +5,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
-_STEP = 0x9E3779B97F4A7C15
+STEP = 0x9E3779B97F4A7C15
+"""What SplitMix64 adds from one state to the next: 2**64 over the golden ratio."""
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # its multipliers
 
 
 def derive_seed(*parts: int) -> int:
@@ -43,22 +46,31 @@ def derive_seeds(*parts: int, last: np.ndarray) -> np.ndarray:
         >>> derive_seeds(0, 1, last=np.arange(3)).tolist() == [derive_seed(0, 1, i) for i in range(3)]
         True
     """
-    # uint64 wraps around by itself
     state = np.uint64(_mixed(parts)) ^ last.astype(np.int64).astype(np.uint64)
-    state += np.uint64(_STEP)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    return (state >> np.uint64(1)).astype(np.int64)
+    return (scattered(state + np.uint64(STEP)) >> np.uint64(1)).astype(np.int64)
+
+
+def scattered(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Apply the finaliser of SplitMix64, a bijection after which neighbours are unrelated.
+
+    Example:
+        >>> hex(scattered(np.array([STEP], np.uint64))[0])  # the first number of SplitMix64 with seed 0
+        '0xe220a8397b1dcdaf'
+    """
+    # uint64 wraps around by itself
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(_FIRST)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(_SECOND)
+    return state ^ (state >> np.uint64(31))
 
 
 def _mixed(parts: tuple[int, ...]) -> int:
-    state = _STEP
+    state = STEP
     for part in parts:
         state ^= int(part) & _MASK  # int: NumPy's integers cannot hold the mask
-        state = (state + _STEP) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state = (state + STEP) & _MASK
+        # as `scattered`, in plain integers: an array of one number takes several times as long
+        state = ((state ^ (state >> 30)) * _FIRST) & _MASK
+        state = ((state ^ (state >> 27)) * _SECOND) & _MASK
         state ^= state >> 31
     return state
 

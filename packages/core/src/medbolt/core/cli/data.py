@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medbolt.core.cli.command import Command
-from medbolt.core.errors import UserError
+from medbolt.core.cli.own_code import find_own_code
+from medbolt.core.errors import UserError, listed
 
 if TYPE_CHECKING:
     from medbolt.core.data.base import ImageDataModule
@@ -33,7 +34,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _add_image_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--image", default="image", help="column that names the images, or 'images.zip/{image_id}.jpg'")
+    parser.add_argument("--image", help="column that names the images (default: image), or 'images.zip/{image_id}.jpg'")
     parser.add_argument("--root", help="folder that the names are relative to (default: the manifest's)")
     parser.add_argument("--id", help="column of unique names")
     workers = min(8, os.cpu_count() or 1)
@@ -51,7 +52,7 @@ def _check(arguments: Namespace) -> int:
     labels = arguments.label
     check = check_manifest(
         arguments.manifest,
-        arguments.image,
+        arguments.image or "image",
         label=labels[0] if labels and len(labels) == 1 else labels,
         root=arguments.root,
         class_names=arguments.class_names,
@@ -85,13 +86,14 @@ def _data_module(arguments: Namespace) -> "ImageDataModule":
     from medbolt.core.data.table import TableDataModule
 
     source = locate(arguments.source)
-    if source.suffix in (".yaml", ".yml"):
-        return _configured(source)
-    if source.is_dir():
-        return FolderDataModule(source)
-    return TableDataModule(
-        source, arguments.image, label=None, root=arguments.root, id=arguments.id, mask=arguments.mask
-    )
+    named = {name: value for name in ("image", "root", "id", "mask") if (value := getattr(arguments, name)) is not None}
+    is_layer = source.suffix in (".yaml", ".yml")
+    if not is_layer and not source.is_dir():
+        return TableDataModule(source, label=None, **named)
+    if named:
+        remedy = "say it in the layer's data section" if is_layer else "leave it out or name a manifest"
+        raise UserError(f"{listed(f'--{name}' for name in named)} is for manifests, and {source} is none; {remedy}.")
+    return _configured(source) if is_layer else FolderDataModule(source)
 
 
 def _configured(path: Path) -> "ImageDataModule":
@@ -102,6 +104,7 @@ def _configured(path: Path) -> "ImageDataModule":
     from medbolt.core.cli.explain import explain
     from medbolt.core.data.base import ImageDataModule
 
+    find_own_code()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

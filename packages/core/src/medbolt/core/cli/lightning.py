@@ -1,10 +1,7 @@
 """``medbolt fit|validate|test|predict``: LightningCLI with our defaults and links."""
 
-import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -12,6 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from medbolt.core.cli.explain import explain
+from medbolt.core.cli.own_code import find_own_code
 from medbolt.core.errors import UserError
 
 
@@ -27,6 +25,18 @@ class MedboltCLI(LightningCLI):
         for target in ("model.init_args.num_classes", "model.init_args.model.init_args.num_classes"):
             parser.link_arguments("data.num_classes", target, apply_on="instantiate")
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, and name the checkpoint that cannot be loaded."""
+        try:
+            super()._run_subcommand(subcommand)
+        except UnpicklingError as error:
+            path = self.config[subcommand].get("ckpt_path")
+            name = f"checkpoint '{path}'" if path else "a checkpoint"
+            raise UserError(
+                f"{name} is damaged or holds pickled Python objects, which could run code when loaded; use a checkpoint "
+                "of tensors and plain values."
+            ) from error
+
     def _parse_ckpt_path(self) -> None:
         """Do nothing: LightningCLI would let a checkpoint's hyper-parameters silently beat the user's configuration."""
 
@@ -39,9 +49,7 @@ def run(args: Sequence[str] | None = None) -> MedboltCLI:
     Raises:
         UserError: if the configuration does not parse.
     """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    given = list(sys.argv[1:] if args is None else args)
+    find_own_code()
     raising = {"exit_on_error": False}
     try:
         return MedboltCLI(
@@ -58,12 +66,6 @@ def run(args: Sequence[str] | None = None) -> MedboltCLI:
         )
     except ArgumentError as error:
         raise UserError(explain(str(error))) from error
-    except UnpicklingError as error:
-        checkpoint = next((value for flag, value in pairwise(given) if flag == "--ckpt_path"), "")
-        raise UserError(
-            f"checkpoint '{checkpoint}' is damaged or holds pickled Python objects, which could run code when loaded; "
-            "use a checkpoint of tensors and plain values."
-        ) from error
 
 
 def _logger(kind: str, folder: str) -> dict[str, Any]:

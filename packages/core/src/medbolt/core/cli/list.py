@@ -3,11 +3,12 @@
 import inspect
 import sys
 from argparse import ArgumentParser, Namespace
-from importlib import import_module
-from importlib.metadata import entry_points
+from functools import partial
+from importlib.metadata import EntryPoint
 from types import ModuleType
 
 from medbolt.core.cli.command import Command
+from medbolt.core.cli.plugins import contributions
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -15,16 +16,19 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    for point in sorted(entry_points(group="medbolt.packages"), key=lambda point: point.name):
-        package = import_module(point.value)
-        names = [name for name in sorted(package.__all__) if arguments.word.lower() in name.lower()]
-        if not names:
+    for point, lines in contributions("medbolt.packages", partial(_lines, word=arguments.word.lower())):
+        if not lines:
             continue
         sys.stdout.write(f"{point.value} {point.dist.version if point.dist else ''}\n")
-        width = max(map(len, names)) + 2
-        for name in names:
-            sys.stdout.write(f"  {name:<{width}}{_first_line(getattr(package, name))}\n")
+        width = max(map(len, lines)) + 2
+        for name, line in lines.items():
+            sys.stdout.write(f"  {name:<{width}}{line}\n")
     return 0
+
+
+def _lines(point: EntryPoint, word: str) -> dict[str, str]:
+    package = point.load()
+    return {name: _first_line(getattr(package, name)) for name in sorted(package.__all__) if word in name.lower()}
 
 
 def _first_line(item: object) -> str:

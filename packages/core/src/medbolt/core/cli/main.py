@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 
 from medbolt.core.cli.command import Command
+from medbolt.core.cli.plugins import contributions
 from medbolt.core.errors import UserError, did_you_mean
 
 _TRAINER_COMMANDS = {
@@ -58,7 +59,7 @@ def _dispatch(given: list[str] | None) -> int:
     if args and not args[0].startswith("-"):
         near = did_you_mean(args[0], [*_TRAINER_COMMANDS, *commands])
         raise UserError(f"there is no subcommand '{args[0]}'{near}; medbolt --help lists them.")
-    contributed = {name: point.load().help for name, point in sorted(commands.items())}
+    contributed = {point.name: text for point, text in contributions("medbolt.commands", lambda p: p.load().help)}
     parser = _overview(_TRAINER_COMMANDS | contributed)
     parser.parse_args(args)
     parser.print_help()

@@ -72,13 +72,15 @@ class ImageDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.image_size = image_size
-        self.train_transform = train_transform or TrainingTransform(image_size)
-        self.eval_transform = eval_transform or EvaluationTransform(image_size)
+        # an empty nn.Sequential is a transform, though it is false
+        self.train_transform = TrainingTransform(image_size) if train_transform is None else train_transform
+        self.eval_transform = EvaluationTransform(image_size) if eval_transform is None else eval_transform
         self.seed = seed
         self.drop_last: bool | Literal["auto"] = drop_last
         self.store = None if store is None else Path(store)
         self._datasets: dict[Split, ImageDataset] = {}
         self._is_restored = False
+        self._checks_splits = True
 
     @abstractmethod
     def load(self, split: Split) -> ImageDataset:
@@ -142,7 +144,9 @@ class ImageDataModule(LightningDataModule):
         return digest.hexdigest()
 
     def setup(self, stage: str) -> None:
-        """Check the splits that the stage needs."""
+        """Check the splits that the stage needs. Those of a wrapped data module are checked as its wrapper has them."""
+        if not self._checks_splits:
+            return
         needed: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
         for split in needed.get(stage, ("test",)):
             dataset = self.dataset(split)
@@ -273,7 +277,9 @@ class ImageDataModule(LightningDataModule):
 class DataModuleWrapper(ImageDataModule):
     """Base of the wrappers: a data module that changes the splits of another one and keeps the rest.
 
-    Subclasses override :meth:`load` and call ``super().load(split)`` for the split as the wrapped module has it.
+    Subclasses override :meth:`load` and call ``super().load(split)`` for the split as the wrapped module has it. Hooks
+    of the wrapped module are called as without the wrapper: once each, ``setup`` before the wrapper's, ``teardown``
+    after.
 
     Args:
         data: The data module to wrap.
@@ -326,6 +332,20 @@ class DataModuleWrapper(ImageDataModule):
     def prepare_data(self) -> None:
         """Let the wrapped data module download or unpack what it needs."""
         self.data.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        """Set up the wrapped data module, then check the splits as they are here: the wrapped ones may be empty."""
+        self.data._checks_splits = False
+        try:
+            self.data.setup(stage)
+        finally:
+            self.data._checks_splits = True
+        super().setup(stage)
+
+    def teardown(self, stage: str) -> None:
+        """Tear down the wrapped data module."""
+        super().teardown(stage)
+        self.data.teardown(stage)
 
     def train_sampler(self, dataset: ImageDataset, tail: Literal["drop", "repeat"]) -> EpochSampler:
         """Return the wrapped data module's sampler, over the changed split."""

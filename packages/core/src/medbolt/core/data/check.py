@@ -11,7 +11,7 @@ import pandas as pd
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from medbolt.core.data.duplicates import difference_hash, thumbnail
+from medbolt.core.data.duplicates import difference_hash, grey_thumbnail
 from medbolt.core.data.findings import (
     Finding,
     Look,
@@ -27,7 +27,7 @@ from medbolt.core.data.images import ImageFiles
 from medbolt.core.data.locate import locate
 from medbolt.core.data.manifest import Manifest, read_manifest
 from medbolt.core.data.splits import SPLIT_NAMES, SPLITS
-from medbolt.core.data.targets import allowed_labels, natural_order
+from medbolt.core.data.targets import allowed_labels, natural_order, presence
 from medbolt.core.errors import UserError
 
 
@@ -103,6 +103,8 @@ def check_manifest(
     )
     splits = _splits(table, split)
     labels = {} if label is None else {c: table.cells(c) for c in ([label] if isinstance(label, str) else label)}
+    if len(labels) > 1:
+        labels = {column: [_as_number(cell) for cell in cells] for column, cells in labels.items()}
     if class_names is not None and len(labels) == 1:
         class_names = allowed_labels({cell for cells in labels.values() for cell in cells if cell}, class_names)
     looks = _look_at(files, workers)
@@ -137,7 +139,7 @@ class _Looks(Dataset[Look]):
             return Look(str(error))
         pixels = image.numpy()
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, key=repr(pixels.shape).encode()).hexdigest()
-        return Look(None, difference_hash(image), thumbnail(image).numpy(), digest)
+        return Look(None, difference_hash(image), grey_thumbnail(image).numpy(), digest)
 
 
 def _look_at(files: ImageFiles, workers: int) -> list[Look]:
@@ -165,7 +167,7 @@ def _class_counts(
         names = list(class_names or natural_order({cell for cell in cells if cell is not None}))
         hits = {name: np.array([cell == name for cell in cells]) for name in names}
     else:
-        hits = {column: np.array([cell == "1" for cell in cells]) for column, cells in labels.items()}
+        hits = {column: np.array([_is_present(cell) for cell in cells]) for column, cells in labels.items()}
     hits["(all)"] = np.ones(len(splits), dtype=bool)
     counts = {split: [int((hit & (splits == split)).sum()) for hit in hits.values()] for split in order}
     return pd.DataFrame(counts, index=list(hits))
@@ -176,7 +178,17 @@ def _examples(labels: dict[str, list[str | None]], readable: Sequence[int]) -> d
     for column, cells in labels.items():
         for position in readable:
             cell = cells[position]
-            name = column if len(labels) > 1 else cell
-            if name is not None and (len(labels) == 1 or cell == "1") and len(examples.setdefault(name, [])) < 6:
+            name = cell if len(labels) == 1 else column if _is_present(cell) else None
+            if name is not None and len(examples.setdefault(name, [])) < 6:
                 examples[name].append(position)
     return {name: examples[name] for name in natural_order(set(examples))}
+
+
+def _as_number(cell: str | None) -> str | None:
+    """Write findings alike, so that "1" and "1.0" are one label; leave what is none to be reported as it stands."""
+    value = None if cell is None else presence(cell)
+    return cell if value is None else str(value)
+
+
+def _is_present(cell: str | None) -> bool:
+    return cell is not None and (presence(cell) or 0) > 0.5

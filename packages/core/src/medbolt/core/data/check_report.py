@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
 from medbolt.core.data.check import ManifestCheck
 from medbolt.core.files import atomic_write
+from medbolt.core.page import page_template
 from medbolt.core.thumbnail import thumbnail
 
 _SIDE = 128  # pixels of a picture in the page
@@ -31,8 +30,7 @@ def write_html(check: ManifestCheck, path: Path | str) -> None:
     Raises:
         UserError: if the file cannot be written.
     """
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    page = environment.get_template("check.html.jinja").render(
+    page = page_template("medbolt.core.data", "check.html.j2").render(
         check=check,
         summary=_summary(check),
         picture=lambda position: thumbnail(check.images[position], _SIDE),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 _DEPTHS = (8, 10, 12, 14, 16)
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 def decode_image(file: Path | BinaryIO) -> Tensor:
@@ -28,7 +28,7 @@ def decode_image(file: Path | BinaryIO) -> Tensor:
         (3, H, W) uint8.
 
     Raises:
-        ValueError: if the file is no image, truncated or corrupt; the message completes "<file> ...".
+        ValueError: if the file is no image, truncated, corrupt or too large; the message completes "<file> ...".
 
     Example:
         >>> import io
@@ -147,6 +147,9 @@ def _open(file: Path | BinaryIO) -> Image.Image:
             return ImageOps.exif_transpose(image)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's, against small files that unpack to fill the memory
+        raise ValueError(f"has more pixels than the {limit:,} that are read; save it smaller or in parts") from error
     except _UNREADABLE as error:
         raise ValueError("is truncated, corrupt or no image; replace it or remove it from the data") from error
 

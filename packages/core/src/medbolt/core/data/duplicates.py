@@ -42,7 +42,7 @@ def difference_hash(image: Tensor) -> int:
     return int.from_bytes(np.packbits((grey[:, 1:] > grey[:, :-1]).numpy()).tobytes(), "big")
 
 
-def thumbnail(image: Tensor) -> Tensor:
+def grey_thumbnail(image: Tensor) -> Tensor:
     """Return an image in 32 x 32 grey pixels, which tell copies from look-alikes.
 
     Args:
@@ -52,7 +52,7 @@ def thumbnail(image: Tensor) -> Tensor:
         (32, 32) uint8.
 
     Example:
-        >>> thumbnail(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape
+        >>> grey_thumbnail(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape
         torch.Size([32, 32])
     """
     return F.rgb_to_grayscale(F.resize(image, [_SIDE, _SIDE], antialias=True))[0]
@@ -69,7 +69,7 @@ def find_duplicates(
 
     Args:
         hashes: (N,) uint64 of :func:`difference_hash`.
-        thumbnails: (N, H, W) uint8 of :func:`thumbnail`.
+        thumbnails: (N, H, W) uint8 of :func:`grey_thumbnail`.
         digests: (N,) checksums of the pixels; equal ones are exact duplicates.
         distance: Most bits in which hashes may differ, of 64.
         correlation: Least correlation of the details. The default finds HAM10000 images again after JPEG compression

@@ -12,7 +12,7 @@ from medbolt.core.data.duplicates import Duplicate, find_duplicates
 from medbolt.core.data.images import ImageFiles
 from medbolt.core.data.manifest import Manifest
 from medbolt.core.data.splits import SPLITS, groups_across
-from medbolt.core.data.targets import natural_order
+from medbolt.core.data.targets import natural_order, presence
 from medbolt.core.errors import did_you_mean, listed
 
 _SHOWN = 24  # pairs of a finding that a report shows
@@ -102,10 +102,14 @@ def label_findings(
         empty = [position for position, cell in enumerate(cells) if cell is None]
         if empty:
             yield Finding("error", f"{_places(table, empty)}: no {column}.")
-        allowed = {"0", "1"} if len(labels) > 1 else set(class_names or ())
-        for name in natural_order({cell for cell in cells if cell is not None} - allowed if allowed else set()):
+        given = {cell for cell in cells if cell is not None}
+        if len(labels) > 1:
+            allowed = {cell for cell in given if presence(cell) is not None}
+        else:
+            allowed = set(class_names or given)
+        for name in natural_order(given - allowed):
             rows = [position for position, cell in enumerate(cells) if cell == name]
-            hint = did_you_mean(name, allowed)
+            hint = did_you_mean(name, class_names or ())
             yield Finding("error", f"{_places(table, rows)}: unknown {column} '{name}'{hint}.")
 
 

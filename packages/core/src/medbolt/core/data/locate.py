@@ -9,8 +9,8 @@ from medbolt.core.errors import UserError, listed
 def locate(path: Path | str) -> Path:
     """Find a data file or folder.
 
-    A relative path is tried from the working folder, then from ``$MEDBOLT_DATA`` where that is set, then from
-    ``../shared/data``, so that a configuration can name its data without the folders of one machine.
+    A relative path is tried from the working folder, then from ``$MEDBOLT_DATA`` where that is set, so that a
+    configuration can name its data without the folders of one machine.
 
     Args:
         path: File or folder; ``~`` is the home folder.
@@ -27,7 +27,9 @@ def locate(path: Path | str) -> Path:
         medbolt.core.errors.UserError: there is no nowhere.csv ...
     """
     wanted = Path(path).expanduser()
-    folders = [Path(), *(Path(folder) for folder in (os.environ.get("MEDBOLT_DATA"), "../shared/data") if folder)]
+    folders = [Path()]
+    if data := os.environ.get("MEDBOLT_DATA"):
+        folders.append(Path(data))
     for folder in folders:
         if (place := folder.expanduser() / wanted).exists():
             return place

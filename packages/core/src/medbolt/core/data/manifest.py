@@ -83,8 +83,9 @@ class Manifest:
             return self.texts(pattern)
         try:
             names = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
-            columns = [self.texts(name) for name in names]
-            return [pattern.format(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+            columns = {name: self.texts(name) for name in names}
+            rows = range(len(self))  # not zip: a pattern of escaped braces names no column
+            return [pattern.format(**{name: texts[row] for name, texts in columns.items()}) for row in rows]
         except (ValueError, KeyError, IndexError) as error:
             if isinstance(error, UserError):
                 raise

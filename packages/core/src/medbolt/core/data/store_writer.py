@@ -53,14 +53,12 @@ class StoreWriter:
     def __enter__(self) -> "StoreWriter":
         """Open the store for writing and find out where to go on."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if (self.folder / "store.json").exists():
-                self._require_same(load_plan(self.folder / "store.json"))
-                self.start, self._is_complete = len(self.plan.ids), True
-            else:
-                self._open()
+            with self._open_files:  # closed again if anything goes wrong
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not self._is_finished():
+                    self._open()
+                self._open_files = self._open_files.pop_all()
         except OSError as error:
-            self._open_files.close()
             raise self._write_error(error) from error
         return self
 
@@ -91,25 +89,48 @@ class StoreWriter:
             if kind is None:
                 raise self._write_error(error) from error
 
+    def _is_finished(self) -> bool:
+        if not (self.folder / "store.json").exists():
+            return False
+        self._require_same(load_plan(self.folder / "store.json"))
+        self.start, self._is_complete = len(self.plan.ids), True
+        return True
+
     def _open(self) -> None:
-        unfinished = self.folder / "unfinished.json"
-        if unfinished.exists():
-            self._require_same(load_plan(unfinished))
-        elif any(self.folder.iterdir()):
+        paths = {layer: self.folder / f"{layer}.npy" for layer in self.plan.layers}
+        is_begun = self._is_begun()
+        if not is_begun and any(path not in paths.values() or path.stat().st_size for path in self.folder.iterdir()):
             raise UserError(f"{self.folder} holds other files; choose an empty folder for the store.")
         present = sum(file.stat().st_size for file in self.folder.glob("*.npy"))
         if shutil.disk_usage(self.folder).free < self.plan.size - present:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with atomic_write(unfinished) as temporary:
-            temporary.write_text(json.dumps(asdict(self.plan), indent=1), encoding="utf-8")
+        for layer, path in paths.items():
+            path.touch()
+            self._files[layer] = self._open_files.enter_context(path.open("r+b"))
+            _lock(self._files[layer], self.folder)
+        # only now is nobody else writing, so the plan is looked for again
+        if self._is_finished():
+            self._files.clear()
+            self._open_files.close()
+            return
+        if not self._is_begun():
+            with atomic_write(self.folder / "unfinished.json") as temporary:
+                temporary.write_text(json.dumps(asdict(self.plan), indent=1), encoding="utf-8")
+        self._go_on()
+
+    def _is_begun(self) -> bool:
+        if not (self.folder / "unfinished.json").exists():
+            return False
+        self._require_same(load_plan(self.folder / "unfinished.json"))
+        return True
+
+    def _go_on(self) -> None:
+        """Write the headers and find the first row that some layer lacks."""
         finished = []
         for layer, shape in self.plan.layers.items():
-            path = self.folder / f"{layer}.npy"
-            path.touch()
-            file = self._files[layer] = self._open_files.enter_context(path.open("r+b"))
-            _lock(file, self.folder)
+            file = self._files[layer]
             header = _header((len(self.plan.ids), *shape))
-            finished.append((path.stat().st_size - len(header)) // math.prod(shape))
+            finished.append((os.fstat(file.fileno()).st_size - len(header)) // math.prod(shape))
             file.write(header)
         self.start = max(0, min(finished))
         for layer, shape in self.plan.layers.items():

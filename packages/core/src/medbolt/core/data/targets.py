@@ -69,6 +69,17 @@ def allowed_labels(labels: set[str], class_names: Sequence[str]) -> list[str]:
     return [str(i) for i in range(len(class_names))] if are_indices else list(class_names)
 
 
+def presence(label: str) -> float | None:
+    """Return what a cell says of a finding, from 0 (absent) to 1 (present); ``None`` if it is no such number.
+
+    Example:
+        >>> presence("1.0"), presence("0.3"), presence("2"), presence("yes")
+        (1.0, 0.3, None, None)
+    """
+    value = float(label) if _is_number(label) else -1.0
+    return value if 0 <= value <= 1 else None
+
+
 def finding_targets(manifest: Manifest, columns: Sequence[str]) -> Tensor:
     """Return the findings of several label columns, one a column.
 
@@ -88,8 +99,7 @@ def finding_targets(manifest: Manifest, columns: Sequence[str]) -> Tensor:
     targets = np.empty((len(manifest), len(columns)), dtype=np.float32)
     for c, column in enumerate(columns):
         for position, label in enumerate(manifest.texts(column)):
-            value = float(label) if _is_number(label) else -1.0
-            if not 0 <= value <= 1:
+            if (value := presence(label)) is None:
                 raise UserError(
                     f"{manifest.place(position)} has the label '{label}' in column '{column}'; findings are 0 or 1, or "
                     "a probability between."

@@ -8,6 +8,7 @@ from torchvision.transforms import v2
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Flips = Literal["none", "horizontal", "vertical", "both"]
 
 
 def _finish(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
@@ -44,8 +45,8 @@ class TrainingTransform(v2.Compose):
     """Crop, flip, rotate and recolour mildly, then do as :class:`EvaluationTransform`.
 
     What is safe depends on the modality: dermoscopy has no upright, so any rotation and both flips are; a radiograph
-    must not be flipped left to right where the side matters; hue is a diagnostic sign in fundus and skin images. The
-    YAML layers in ``lightning_configs/data`` choose per data set.
+    must not be flipped left to right where the side matters; hue is a diagnostic sign in fundus and skin images.
+    :class:`~medbolt.core.MedMNISTDataModule` and the YAML layers in ``lightning_configs/data`` choose per data set.
 
     Args:
         image_size: Height and width in pixels; ``None`` keeps the size and crops nothing.
@@ -74,7 +75,7 @@ class TrainingTransform(v2.Compose):
         self,
         image_size: int | None = 224,
         crop_scale: tuple[float, float] = (0.8, 1.0),
-        flips: Literal["none", "horizontal", "vertical", "both"] = "horizontal",
+        flips: Flips = "horizontal",
         rotation: float = 15.0,
         brightness: float = 0.1,
         contrast: float = 0.1,

@@ -120,6 +120,7 @@ class PredictionTable(Callback):
         self._stop()
 
     def _start(self, trainer: Trainer, pl_module: LightningModule, split: str, loaders: Any) -> None:
+        self.written.pop(split, None)  # a run without a sample must not pass for the one before
         self._path = self.output_folder(trainer) / self.filename.replace("{split}", split)
         on_rank_zero(trainer, lambda: check_writable(self._path))
         self._outputs = Outputs(pl_module, self.network)

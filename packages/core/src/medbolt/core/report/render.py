@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 from tqdm import tqdm
 
 from medbolt.core import stats
 from medbolt.core.files import atomic_write
+from medbolt.core.page import page_template
 from medbolt.core.predictions.table import Predictions
 from medbolt.core.report.card import DataCard
 from medbolt.core.report.figures import Curves, confusion_figure, curves_figure, reliability_figure
@@ -89,21 +89,14 @@ def render_report(
     labelled = [(table, table.labelled()) for table in tables]
     progress = tqdm([pair for pair in labelled if len(pair[1])], desc="report", disable=len(labelled) < 2)
     sections = [_section(table, part, data_card, pictures, replicates) for table, part in progress]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("medbolt.core.report", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["has_ends"] = _has_ends
-    page = environment.get_template("template.html.j2").render(
+    page = page_template("medbolt.core.report", "template.html.j2").render(
         title=title,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("medbolt-core"),
         sections=sections,
         metrics=list(dict.fromkeys(name for section in sections for name in section.overall)),
         lower_is_better=LOWER_IS_BETTER,
+        has_ends=_has_ends,
         curves=curves_figure(curves or {}),
         card=data_card,
         summary=summary or {},

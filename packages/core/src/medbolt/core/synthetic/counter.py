@@ -6,7 +6,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+from medbolt.core.randomness import STEP, scattered
+
+_STEP = np.uint64(STEP)
 
 
 class Stream(IntEnum):
@@ -27,16 +29,9 @@ class Stream(IntEnum):
     VESSELS = 12
 
 
-def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Apply the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), a bijection that scatters neighbours."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
 @lru_cache(maxsize=256)
 def _key(seed: int, stream: Stream) -> NDArray[np.uint64]:
-    return _mix(_mix(np.array([seed], np.uint64) + _GOLDEN) + np.array([stream], np.uint64) * _GOLDEN)
+    return scattered(scattered(np.array([seed], np.uint64) + _STEP) + np.array([stream], np.uint64) * _STEP)
 
 
 def uniform(seed: int, stream: Stream, index: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
@@ -56,8 +51,8 @@ def uniform(seed: int, stream: Stream, index: NDArray[np.int64], draws: int) -> 
         >>> bool((few == many[:3]).all())
         True
     """
-    rows = _mix(_key(seed, stream) + index.astype(np.uint64) * _GOLDEN)
-    bits = _mix(rows[:, None] + np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN)
+    rows = scattered(_key(seed, stream) + index.astype(np.uint64) * _STEP)
+    bits = scattered(rows[:, None] + np.arange(1, draws + 1, dtype=np.uint64) * _STEP)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
