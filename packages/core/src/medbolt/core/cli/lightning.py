@@ -33,8 +33,8 @@ class MedboltCLI(LightningCLI):
             path = self.config[subcommand].get("ckpt_path")
             name = f"checkpoint '{path}'" if path else "a checkpoint"
             raise UserError(
-                f"{name} is damaged or holds pickled Python objects, which could run code when loaded; use a checkpoint "
-                "of tensors and plain values."
+                f"{name} is damaged or holds pickled Python objects, which could run code when loaded; use one of "
+                "tensors and plain values."
             ) from error
 
     def _parse_ckpt_path(self) -> None:
