@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from medbolt.core.batch import batch_size, collate
+from medbolt.core.errors import UserError
 
 
 def test_tensors_are_stacked_numbers_become_int64_and_names_stay_strings():
@@ -35,6 +36,13 @@ def test_a_batch_of_one_keeps_its_first_axis():
 def test_samples_with_other_keys_are_refused():
     with pytest.raises(ValueError, match=r"same keys, got \[\['id', 'index'\], \['index'\]\]"):
         collate([{"index": 0, "id": "a"}, {"index": 1}])
+
+
+def test_samples_of_other_shapes_are_named():
+    samples = [{"image": torch.zeros(3, side, 4), "id": f"s{side}"} for side in (4, 4, 5)]
+    with pytest.raises(UserError, match=r"image has shape \(3, 4, 4\) in sample 's4' and \(3, 5, 4\) in 's5'"):
+        collate(samples)
+    assert collate(samples[:2])["image"].shape == (2, 3, 4, 4)
 
 
 def test_batch_size_is_read_from_the_index_or_the_images():

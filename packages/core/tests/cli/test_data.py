@@ -69,6 +69,11 @@ def test_prepare_a_class_folder_and_a_yaml_layer(labels, tmp_path):
         ("trainer: {}", "layer.yaml has no data section; it must name a data module"),
         ("data: {class_path: medbolt.core.data.folder.FolderDataModule, init_args: {rot: x}}", "rot"),
         ("data: {class_path: medbolt.core.NoDataModule}", "NoDataModule"),
+        (
+            "data: {class_path: medbolt.core.Subset, init_args: {fraction: 2, "
+            "data: medbolt.core.SyntheticFundusDataModule}}",
+            "Subset: fraction must be in (0, 1], got 2.0.",
+        ),
     ],
 )
 def test_bad_layers_are_answered_with_a_sentence(labels, tmp_path, capsys, content, message):

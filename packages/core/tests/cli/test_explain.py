@@ -27,6 +27,15 @@ def test_wrong_type_names_key_and_value():
     assert explain(message) == "'lr' must be float, got 'high'."
 
 
+def test_allowed_words_are_listed_beside_allowed_types():
+    message = """Parser key "drop_last":
+        Errors:
+          - Expected a <class 'bool'>
+          - Expected a typing.Literal['auto', 'never']
+        Given value: sometimes"""
+    assert explain(message) == "'drop_last' must be bool, 'auto' or 'never', got 'sometimes'."
+
+
 def test_anything_else_is_flattened_and_shortened():
     text = explain("something\n   went\n wrong " + "x" * 1000)
     assert text.startswith("something went wrong x")

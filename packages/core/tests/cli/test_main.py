@@ -75,6 +75,22 @@ def test_an_error_in_a_loading_process_is_the_same_sentence(config, capsys):
     assert said(capsys).endswith(".png cannot be read; replace it.")
 
 
+def test_without_a_logger_the_user_s_own_config_yaml_stays(config, tmp_path):
+    path = config(trainer={"logger": False, "enable_checkpointing": False})
+    before = (tmp_path / "config.yaml").read_text()
+    assert main(["fit", "-c", path]) == 0
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_network_needs_no_argument_but_the_number_of_classes(config, tmp_path):
+    code = "from torch import nn\n\n\nclass Net(nn.Sequential):\n    def __init__(self, num_classes: int):\n"
+    (tmp_path / "one_argument.py").write_text(
+        f"{code}        super().__init__(nn.Flatten(), nn.Linear(192, num_classes))\n"
+    )
+    assert main(["fit", "-c", config(model={"init_args": {"model": {"class_path": "one_argument.Net"}}})]) == 0
+    assert "one_argument.Net" in next(tmp_path.rglob("hparams.yaml")).read_text()
+
+
 def test_an_option_that_a_subcommand_does_not_know_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["list", "--nonsense"])
@@ -103,6 +119,27 @@ def test_an_output_folder_that_is_not_writable_is_named(config, capsys, tmp_path
     (tmp_path / "runs").write_text("a file where the folder should be")
     assert main(["fit", "-c", config()]) == 2
     assert "runs" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.csv"), "No such file or directory: 'a.csv'; correct it."),
+        (
+            PermissionError(13, "Permission denied", "a"),
+            "Permission denied: 'a'; choose another or make it accessible.",
+        ),
+        (FileNotFoundError("no checkpoint a."), "no checkpoint a; correct the path."),
+        (UserError("two\n  lines"), "two lines"),
+    ],
+)
+def test_an_error_is_told_in_one_line_with_a_remedy(error, sentence, monkeypatch, capsys):
+    def fail(given):
+        raise error
+
+    monkeypatch.setattr("medbolt.core.cli.main._dispatch", fail)
+    assert main([]) == 2
+    assert capsys.readouterr().err == f"medbolt: error: {sentence}\n"
 
 
 def test_bugs_and_the_wish_for_a_traceback_are_not_hidden(monkeypatch):

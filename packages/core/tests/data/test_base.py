@@ -153,6 +153,19 @@ def test_drop_last(drop_last, batch_size, batches):
     assert len(loader) == len(drawn(loader)) == batches
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size of ToyImages must be at least 1, got 0."),
+        ({"num_workers": -1}, "num_workers of ToyImages must be at least 0, got -1."),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, sentence):
+    with pytest.raises(UserError) as raised:
+        ToyImages(**options)
+    assert str(raised.value) == sentence
+
+
 def test_a_batch_larger_than_the_data_with_drop_last_is_refused():
     with pytest.raises(UserError, match="batch_size 30 with drop_last leaves no batch of the 24 training samples"):
         ToyImages(drop_last=True, batch_size=30).train_dataloader()
@@ -181,7 +194,7 @@ def test_classes_without_training_samples_are_refused():
             dataset = super().load(split)
             return dataset.select((dataset.targets == 1).nonzero().flatten())
 
-    with pytest.raises(UserError, match="classes 'none', 'severe' of Missing without training samples; add some"):
+    with pytest.raises(UserError, match="classes 'none', 'severe' of Missing are without training samples; add some"):
         Missing().setup("fit")
     Missing().setup("test")
 

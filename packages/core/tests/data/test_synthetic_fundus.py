@@ -3,6 +3,7 @@ import torch
 
 from medbolt.core.data.prepare import prepare
 from medbolt.core.data.synthetic_fundus import SyntheticFundusDataModule
+from medbolt.core.errors import UserError
 from medbolt.core.synthetic.fundus import SyntheticFundus
 
 
@@ -20,6 +21,12 @@ def test_samples_are_those_of_the_data_set():
                 assert torch.equal(sample[key], expected[key])
             assert [int(sample["target"]), int(sample["domain"])] == [expected["target"], expected["domain"]]
             assert (sample["group"], sample["text"], sample["index"]) == (expected["group"], expected["text"], row)
+
+
+@pytest.mark.parametrize("numbers", [{"num_train": 0}, {"num_val": -1}, {"num_test": -2}])
+def test_numbers_of_samples_out_of_range_are_refused(numbers):
+    with pytest.raises(UserError, match="num_train must be at least 1, num_val and num_test not negative, got"):
+        small(**numbers)
 
 
 def test_splits_have_different_patients():

@@ -155,7 +155,7 @@ def test_bad_tables_are_answered_with_a_sentence(table, columns, options, messag
 
 
 def test_missing_images_and_empty_classes_are_told_at_setup(ten, tmp_path):
-    with pytest.raises(UserError, match="class 'c' of TableDataModule without training samples"):
+    with pytest.raises(UserError, match="class 'c' of TableDataModule is without training samples"):
         TableDataModule(ten, split="split", class_names=["a", "b", "c"]).setup("fit")
     with pytest.raises(UserError, match="the val split of TableDataModule is empty; give it samples"):
         TableDataModule(ten, split="split", where={"split": ["train"]}).setup("fit")

@@ -6,6 +6,8 @@ from typing import Any, TypedDict
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from medbolt.core.errors import UserError
+
 
 class Batch(TypedDict, total=False):
     """A collated batch of B samples. ``image`` and ``index`` are always there, the rest where the data have it.
@@ -48,7 +50,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         The batch, a dict with the keys of the samples (see :class:`Batch`).
 
     Raises:
-        ValueError: if the samples do not all have the same keys.
+        UserError: if the samples do not all have the same keys and shapes.
 
     Example:
         >>> batch = collate([{"index": 3, "id": "a"}, {"index": 7, "id": "b"}])
@@ -57,11 +59,11 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     keys = samples[0].keys()
     if any(sample.keys() != keys for sample in samples):
-        raise ValueError(f"samples of one batch must have the same keys, got {[sorted(s) for s in samples[:8]]}")
-    return {
-        key: [sample[key] for sample in samples] if key in _STRINGS else default_collate([s[key] for s in samples])
-        for key in keys
-    }
+        raise UserError(
+            f"samples of one batch must have the same keys, got {[sorted(s) for s in samples[:8]]}; let the transform "
+            "give every sample the same."
+        )
+    return {key: [s[key] for s in samples] if key in _STRINGS else _stacked(key, samples) for key in keys}
 
 
 def batch_size(batch: dict[str, Any]) -> int:
@@ -72,3 +74,16 @@ def batch_size(batch: dict[str, Any]) -> int:
         5
     """
     return len(batch["index"] if "index" in batch else batch["image"])
+
+
+def _stacked(key: str, samples: Sequence[dict[str, Any]]) -> Any:
+    values = [sample[key] for sample in samples]
+    shapes = [tuple(value.shape) for value in values if isinstance(value, Tensor)]
+    if len(set(shapes)) > 1:
+        other = next(position for position, shape in enumerate(shapes) if shape != shapes[0])
+        names = [sample.get("id", position) for position, sample in enumerate(samples)]
+        raise UserError(
+            f"{key} has shape {shapes[0]} in sample '{names[0]}' and {shapes[other]} in '{names[other]}', but a batch "
+            "needs one; set image_size or let the transform resize, or set batch_size to 1."
+        )
+    return default_collate(values)

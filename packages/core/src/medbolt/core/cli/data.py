@@ -99,9 +99,9 @@ def _data_module(arguments: Namespace) -> "ImageDataModule":
 def _configured(path: Path) -> "ImageDataModule":
     import yaml
     from jsonargparse import ArgumentError
-    from jsonargparse import ArgumentParser as TypedParser
 
     from medbolt.core.cli.explain import explain
+    from medbolt.core.cli.parser import ConfigurationParser
     from medbolt.core.data.base import ImageDataModule
 
     find_own_code()
@@ -111,12 +111,13 @@ def _configured(path: Path) -> "ImageDataModule":
         raise UserError(f"{path} is no valid YAML ({str(error).splitlines()[0]}); correct it.") from error
     if not isinstance(content, dict) or "data" not in content:
         raise UserError(f"{path} has no data section; it must name a data module.")
-    parser = TypedParser(exit_on_error=False)
+    parser = ConfigurationParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data")
     try:
         config = parser.parse_object({"data": content["data"]})
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
-        return instantiate(config)["data"]
+        with parser.shown():
+            return instantiate(config)["data"]
     except ArgumentError as error:
         raise UserError(f"{path}: {explain(str(error))}") from error
 

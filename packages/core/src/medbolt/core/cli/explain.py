@@ -39,8 +39,10 @@ def explain(message: str) -> str:
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     expected = [kind for kind in re.findall(r"Expected a <class '([\w.]+)'>", message) if kind != "NoneType"]
     value = re.search(r"(?:Given|Got) value: ([^\s{N].*?)(?:\. Got value|$)", message, re.MULTILINE)
-    if keys and expected and value:
-        return f"'{keys[-1]}' must be {' or '.join(dict.fromkeys(expected))}, got {value[1]!r}."
+    words = ", ".join(re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)).split(", ")
+    if keys and value and (allowed := list(dict.fromkeys([*expected, *filter(None, words)]))):
+        *others, last = allowed
+        return f"'{keys[-1]}' must be {', '.join(others)}{' or ' if others else ''}{last}, got {value[1]!r}."
     problem = message.split("Problem with given class_path")[-1].split("- Expected a <class 'NoneType'>")[0]
     text = " ".join(line.strip() for line in problem.splitlines() if line.strip())
     where = f"in {class_paths[-1]}: {text.split(':', 1)[-1].strip()}" if class_paths else text

@@ -5,25 +5,60 @@ from collections.abc import Sequence
 from pickle import UnpicklingError
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from medbolt.core.cli.explain import explain
 from medbolt.core.cli.own_code import find_own_code
+from medbolt.core.cli.parser import ConfigurationParser, refusals_of
 from medbolt.core.errors import UserError
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Save the configuration of a run in its folder; without a logger it has none but the user's working directory."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
 
 
 class MedboltCLI(LightningCLI):
     """LightningCLI in subclass mode; what the data know is linked into the model.
 
     ``data.num_classes`` goes to ``model.init_args.num_classes`` and to the network's
-    ``model.init_args.model.init_args.num_classes``, where these exist.
+    ``model.init_args.model.init_args.num_classes``, where these exist. A ``ValueError`` of a class that is made from
+    the configuration is a :class:`~medbolt.core.UserError` that names it; one of training stays what it is.
     """
+
+    parser: ConfigurationParser
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, parser_class=ConfigurationParser, **options)
+
+    def instantiate_classes(self) -> None:
+        """Make the objects, and show what one of them raises."""
+        with self.parser.shown():
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **options: Any) -> Trainer:
+        """Make the trainer, which is named like any other class."""
+        with refusals_of("Trainer"):
+            return super().instantiate_trainer(**options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the data know into the model."""
         for target in ("model.init_args.num_classes", "model.init_args.model.init_args.num_classes"):
             parser.link_arguments("data.num_classes", target, apply_on="instantiate")
+
+    def _dump_config(self) -> None:
+        """Dump the configuration for the hyper-parameters, into which Lightning puts what was linked.
+
+        A network with no argument but ``num_classes`` is dumped without ``init_args``, which it would look for.
+        """
+        super()._dump_config()
+        network = self.config_dump.get("model", {}).get("init_args", {}).get("model")
+        if isinstance(network, dict):
+            network.setdefault("init_args", {})
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run, and name the checkpoint that cannot be loaded."""
@@ -36,6 +71,11 @@ class MedboltCLI(LightningCLI):
                 f"{name} is damaged or holds pickled Python objects, which could run code when loaded; use one of "
                 "tensors and plain values."
             ) from error
+
+    def _set_seed(self) -> None:
+        """Seed everything; a number may be too large or negative."""
+        with refusals_of("seed_everything"):
+            super()._set_seed()
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: LightningCLI would let a checkpoint's hyper-parameters silently beat the user's configuration."""
@@ -59,6 +99,7 @@ def run(args: Sequence[str] | None = None) -> MedboltCLI:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
+            save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"logger": [_logger("CSVLogger", ""), _logger("TensorBoardLogger", "tensorboard")]},
             parser_kwargs={**raising, **dict.fromkeys(("fit", "validate", "test", "predict"), raising)},

@@ -84,14 +84,19 @@ def _sentence(error: Exception) -> str | None:
     """Return what to tell the user, or ``None`` for an error that is not the user's."""
     if isinstance(error, UserError):
         # a loader's worker sends its traceback along; the sentence is its last line
-        return str(error).rsplit("UserError: ", 1)[-1].strip()
+        return _one_line(str(error).rsplit("UserError: ", 1)[-1])
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: '{error.filename}'."
+        remedy = "correct it" if isinstance(error, FileNotFoundError) else "choose another or make it accessible"
+        return f"{error.strerror}: '{error.filename}'; {remedy}."
     if isinstance(error, FileNotFoundError):
-        return f"{error}."
+        return f"{_one_line(str(error)).rstrip('.')}; correct the path."
     if type(error).__name__ == "MisconfigurationException":
-        return str(error).strip()
+        return _one_line(str(error))
     return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

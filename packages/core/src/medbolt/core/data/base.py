@@ -42,8 +42,8 @@ class ImageDataModule(LightningDataModule):
         store: Folder made by ``medbolt data prepare``: images come from there, already decoded and resized.
 
     Raises:
-        UserError: at ``setup`` when a split is empty, a class has no training sample, or there are fewer samples than
-            processes.
+        UserError: if a number is out of its range; at ``setup`` when a split is empty, a class has no training sample,
+            or there are fewer samples than processes.
 
     Example:
         >>> class Noise(ImageDataModule):
@@ -69,6 +69,13 @@ class ImageDataModule(LightningDataModule):
         store: Path | str | None = None,
     ) -> None:
         super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("image_size", image_size, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} of {type(self).__name__} must be at least {least}, got {value}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.image_size = image_size
@@ -159,9 +166,10 @@ class ImageDataModule(LightningDataModule):
         if stage == "fit" and (targets := self.dataset("train").targets) is not None and targets.ndim == 1:
             empty = [name for name, count in zip(self.class_names, self.class_counts, strict=True) if count == 0]
             if empty:
+                what, verb = ("class", "is") if len(empty) == 1 else ("classes", "are")
                 raise UserError(
-                    f"{'class' if len(empty) == 1 else 'classes'} {listed(empty)} of {type(self).__name__} "
-                    "without training samples; add some or leave the class out of class_names."
+                    f"{what} {listed(empty)} of {type(self).__name__} {verb} without training samples; add some or "
+                    "leave the class out of class_names."
                 )
 
     def train_dataloader(self) -> ResumableDataLoader:

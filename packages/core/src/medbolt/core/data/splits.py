@@ -179,10 +179,12 @@ def seeded_splits(
     """
     if folds is None:
         if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-            raise UserError(f"fractions must be positive and add up to 1, got {tuple(fractions)}")
+            raise UserError(f"fractions must be positive and add up to 1, got {tuple(fractions)}.")
         return np.array(SPLITS)[stratified_parts(classes, names, fractions, seed)]
     if folds < (2 if fixed is not None else 3) or not 0 <= fold < folds:
-        raise UserError(f"fold must be 0 to folds - 1 of at least 2 folds, 3 without a test set; got {fold}, {folds}")
+        raise UserError(
+            f"fold must be 0 to folds - 1 of at least 2 folds, 3 without a test set; got fold {fold} of {folds}."
+        )
     splits = np.full(len(classes), "train")
     free = np.ones(len(classes), dtype=bool) if fixed is None else fixed != "test"
     splits[~free] = "test"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from medbolt.core.data.base import ImageDataModule, Split
 from medbolt.core.data.dataset import ImageDataset
 from medbolt.core.data.splits import SPLITS
+from medbolt.core.errors import UserError
 from medbolt.core.synthetic.fundus import SyntheticFundus
 
 
@@ -39,6 +40,9 @@ class SyntheticFundusDataModule(ImageDataModule):
         drop_last: Leave out the last training batch when it is not full; ``"auto"`` does so when there is a full one.
         store: Folder made by ``medbolt data prepare``.
 
+    Raises:
+        UserError: if a number is out of its range; that of pictures when they are first asked for.
+
     Example:
         >>> data = SyntheticFundusDataModule(40, 8, 8, train_domains=[0, 1], test_domains=[2])
         >>> data.train_size, data.num_classes, data.domain_names
@@ -68,6 +72,11 @@ class SyntheticFundusDataModule(ImageDataModule):
         store: Path | str | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, image_size, train_transform, eval_transform, seed, drop_last, store)
+        if num_train < 1 or min(num_val, num_test) < 0:
+            raise UserError(
+                "num_train must be at least 1, num_val and num_test not negative, got "
+                f"{num_train}, {num_val} and {num_test}."
+            )
         self.sizes: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
         self.cameras: dict[Split, list[int] | None] = {
             "train": train_domains,

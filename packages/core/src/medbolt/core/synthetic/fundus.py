@@ -98,15 +98,15 @@ class SyntheticFundus(Dataset[dict[str, Any]]):
         self.prevalence = _checked_prevalence(PREVALENCE if prevalence is None else prevalence)
         used = tuple(range(len(CAMERAS)) if domains is None else domains)
         if size < 1:
-            raise UserError(f"size must be at least 1, got {size}")
+            raise UserError(f"size must be at least 1, got {size}.")
         if not 32 <= image_size <= 512:
-            raise UserError(f"image_size must be 32 to 512 pixels, got {image_size}")
+            raise UserError(f"image_size must be 32 to 512 pixels, got {image_size}.")
         if not 0 <= seed < 2**63:
-            raise UserError(f"seed must be at least 0 and below 2**63, got {seed}")
+            raise UserError(f"seed must be at least 0 and below 2**63, got {seed}.")
         if not used or len(set(used)) < len(used) or not set(used) <= set(range(len(CAMERAS))):
-            raise UserError(f"domains must be different numbers of cameras, 0 to {len(CAMERAS) - 1}, got {domains}")
+            raise UserError(f"domains must be different numbers of cameras, 0 to {len(CAMERAS) - 1}, got {domains}.")
         if num_raters < 1:
-            raise UserError(f"num_raters must be at least 1, got {num_raters}")
+            raise UserError(f"num_raters must be at least 1, got {num_raters}.")
         self.size, self.image_size, self.seed, self.num_raters = size, image_size, seed, num_raters
         self.targets = torch.from_numpy(draw_grades(seed, size, np.array(self.prevalence)))
         """(N,) int64"""
@@ -171,5 +171,5 @@ class SyntheticFundus(Dataset[dict[str, Any]]):
 def _checked_prevalence(weights: Sequence[float]) -> tuple[float, ...]:
     values = np.asarray(weights, np.float64)
     if values.shape != (len(GRADES),) or not np.isfinite(values).all() or (values < 0).any() or values.sum() == 0:
-        raise UserError(f"prevalence must be {len(GRADES)} numbers of at least 0, not all 0, got {weights}")
+        raise UserError(f"prevalence must be {len(GRADES)} numbers of at least 0, not all 0, got {weights}.")
     return tuple((values / values.sum()).tolist())
