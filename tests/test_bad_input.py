@@ -20,8 +20,12 @@ from PIL import Image
 from medbolt.core import UserError
 from medbolt.core.cli.main import main
 
-HEADER = "file,grade,split,patient"
-ROWS = [f"{i}.png,{'abc'[i % 3]},{'train' if i < 12 else 'val' if i < 15 else 'test'},p{i}" for i in range(18)]
+COLUMNS = "'file', 'grade', 'split', 'patient', 'red', 'soft'"
+HEADER = "file,grade,split,patient,red,soft"
+ROWS = [
+    f"{i}.png,{'abc'[i % 3]},{'train' if i < 12 else 'val' if i < 15 else 'test'},p{i},{i % 2},{i % 5 // 2 % 2}"
+    for i in range(18)
+]
 PREPARE = ("data", "prepare", "labels.csv", "--image", "images/{file}", "--size", "64", "--workers", "0")
 NO_SPACE = (
     "there is no space for the store store, which needs 0.000221 GB; "
@@ -161,12 +165,12 @@ DATA: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "missing column": (
         nothing,
         {"label": "grad"},
-        "labels.csv has no column 'grad' (did you mean 'grade'?); it has 'file', 'grade', 'split', 'patient'.",
+        f"labels.csv has no column 'grad' (did you mean 'grade'?); it has {COLUMNS}.",
     ),
     "missing column of a pattern": (
         nothing,
         {"image": "images/{fil}"},
-        "labels.csv has no column 'fil' (did you mean 'file'?); it has 'file', 'grade', 'split', 'patient'.",
+        f"labels.csv has no column 'fil' (did you mean 'file'?); it has {COLUMNS}.",
     ),
     "unknown label": (
         relabelled(",c,", ",bb,", 5, 6),
@@ -273,7 +277,7 @@ DATA: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "ragged CSV": (
         relabelled(",train,p4", "", 4, 5),
         {},
-        "line 6 of labels.csv has 2 cells and the header 4; quote cells that contain commas.",
+        "line 6 of labels.csv has 4 cells and the header 6; quote cells that contain commas.",
     ),
     "CSV without rows": (
         lambda: write_manifest([]),
@@ -334,6 +338,22 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "refused by the task": (
         {"model": task(task="binary")},
         "ClassificationTask: a binary task has 2 classes, got num_classes=3.",
+    ),
+    "task of several findings, data of one class": (
+        {"model": task(task="multilabel")},
+        "task 'multilabel' needs several findings a sample, but the data have one class a sample; set task to "
+        "'multiclass', 'ordinal' or 'binary'.",
+    ),
+    "task of one class, data of several findings": (
+        {"data": {"label": ["red", "soft"]}},
+        "task 'multiclass' needs one class a sample, but the data have several findings a sample; set task to "
+        "'multilabel'.",
+    ),
+    "metric that nothing logs": (
+        {"callbacks": callbacks("EarlyStopping", monitor="val/accurcy"), "max_steps": 3},
+        "Early stopping conditioned on metric `val/accurcy` which is not available. Pass in or modify your "
+        "`EarlyStopping` callback to use any of the following: `train/loss_step`, `val/loss`, `val/accuracy`, "
+        "`val/auroc`, `val/balanced_accuracy`, `val/ece`, `train/loss`",
     ),
     "refused by a callback": (
         {"callbacks": callbacks("medbolt.core.MixUp", alpha=-1)},

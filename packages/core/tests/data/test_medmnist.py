@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from medbolt.core.data.medmnist import _CLASS_NAMES, _FLIPS, MedMNISTDataModule
+from medbolt.core.data.medmnist import MedMNISTDataModule
+from medbolt.core.data.medmnist_sets import OFFICIAL_SETS
 from medbolt.core.errors import UserError
 
 
@@ -87,8 +88,13 @@ def test_images_are_mirrored_only_where_that_is_right(names, flips):
         assert isinstance(resized, v2.RandomResizedCrop)
 
 
-def test_every_set_with_names_says_how_it_is_mirrored():
-    assert _FLIPS.keys() == _CLASS_NAMES.keys()
+def test_every_official_file_has_a_checksum_of_its_own():
+    official = {name: known.md5 for name, known in OFFICIAL_SETS.items() if name != "mednist_small"}
+    assert len(official) == 12
+    assert all(tuple(md5) == (28, 64, 128, 224) for md5 in official.values())
+    digests = [digest for md5 in official.values() for digest in md5.values()]
+    assert len(set(digests)) == 48
+    assert all(len(bytes.fromhex(digest)) == 16 for digest in digests)
 
 
 def test_a_given_transform_is_taken_as_it_is():
@@ -144,13 +150,15 @@ def test_download(server, root, tmp_path):
     assert len(MedMNISTDataModule("toy", tmp_path / "new").dataset("test")) == 9
 
 
-def test_a_download_with_a_wrong_checksum_is_not_kept(server, root, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "file", "checksum"),
+    [(28, "retinamnist.npz", "bd4c0672f1bba3e3a89f0e4e"), (64, "retinamnist_64.npz", "afda852cc34dcda56f86ad2b")],
+)
+def test_a_download_with_a_wrong_checksum_is_not_kept(server, root, tmp_path, size, file, checksum):
     url, folder = server
-    (root / "toy.npz").rename(folder / "retinamnist.npz")
-    with pytest.raises(
-        UserError, match="the download of .*retinamnist.npz has MD5 .* instead of bd4c0672f1bba3e3a89f0e4e"
-    ):
-        MedMNISTDataModule("retinamnist", tmp_path / "new", download=True, url=url).prepare_data()
+    (root / "toy.npz").rename(folder / file)
+    with pytest.raises(UserError, match=f"the download of .*{file} has MD5 .* instead of {checksum}"):
+        MedMNISTDataModule("retinamnist", tmp_path / "new", size, download=True, url=url).prepare_data()
     assert list((tmp_path / "new").iterdir()) == []
 
 

@@ -90,7 +90,8 @@ def _sentence(error: Exception) -> str | None:
         return f"{error.strerror}: '{error.filename}'; {remedy}."
     if isinstance(error, FileNotFoundError):
         return f"{_one_line(str(error)).rstrip('.')}; correct the path."
-    if type(error).__name__ == "MisconfigurationException":
+    unknown_metric = isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric")
+    if type(error).__name__ == "MisconfigurationException" or unknown_metric:
         return _one_line(str(error))
     return None
 

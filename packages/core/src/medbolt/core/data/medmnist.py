@@ -13,53 +13,10 @@ from medbolt.core.data.dataset import ImageDataset
 from medbolt.core.data.download import download
 from medbolt.core.data.images import ImageFiles
 from medbolt.core.data.locate import locate
+from medbolt.core.data.medmnist_sets import OFFICIAL_SETS
 from medbolt.core.data.npz import array_shape, read_array
-from medbolt.core.data.transforms import Flips, TrainingTransform
+from medbolt.core.data.transforms import TrainingTransform
 from medbolt.core.errors import UserError
-
-_ORGANS = (
-    "bladder, femur-left, femur-right, heart, kidney-left, kidney-right, liver, lung-left, lung-right, pancreas, spleen"
-)
-_CLASS_NAMES = {
-    "pathmnist": "adipose, background, debris, lymphocytes, mucus, smooth muscle, normal colon mucosa, "
-    "cancer-associated stroma, colorectal adenocarcinoma epithelium",
-    "chestmnist": "atelectasis, cardiomegaly, effusion, infiltration, mass, nodule, pneumonia, pneumothorax, "
-    "consolidation, edema, emphysema, fibrosis, pleural, hernia",
-    "dermamnist": "actinic keratoses and intraepithelial carcinoma, basal cell carcinoma, "
-    "benign keratosis-like lesions, dermatofibroma, melanoma, melanocytic nevi, vascular lesions",
-    "octmnist": "choroidal neovascularization, diabetic macular edema, drusen, normal",
-    "pneumoniamnist": "normal, pneumonia",
-    "retinamnist": "no retinopathy, mild, moderate, severe, proliferative",
-    "breastmnist": "malignant, normal or benign",
-    "bloodmnist": "basophil, eosinophil, erythroblast, immature granulocyte, lymphocyte, monocyte, neutrophil, "
-    "platelet",
-    "tissuemnist": "collecting duct and connecting tubule, distal convoluted tubule, glomerular endothelial cells, "
-    "interstitial endothelial cells, leukocytes, podocytes, proximal tubule segments, thick ascending limb",
-    "organamnist": _ORGANS,
-    "organcmnist": _ORGANS,
-    "organsmnist": _ORGANS,
-    "mednist_small": "AbdomenCT, BreastMRI, CXR, ChestCT, Hand, HeadCT",
-}
-_FLIPS: dict[str, Flips] = {
-    "pathmnist": "both",
-    "chestmnist": "none",
-    "dermamnist": "both",
-    "octmnist": "horizontal",
-    "pneumoniamnist": "none",
-    "retinamnist": "horizontal",
-    "breastmnist": "horizontal",
-    "bloodmnist": "both",
-    "tissuemnist": "both",
-    "organamnist": "none",
-    "organcmnist": "none",
-    "organsmnist": "none",
-    "mednist_small": "none",
-}
-"""Axes along which a mirrored image is as plausible and has the same label, by set."""
-_MD5 = {  # of the 28-pixel files
-    "retinamnist": "bd4c0672f1bba3e3a89f0e4e876791e4",
-    "breastmnist": "750601b1f35ba3300ea97c75c52ff8f6",
-}
 
 
 class MedMNISTDataModule(ImageDataModule):
@@ -119,8 +76,8 @@ class MedMNISTDataModule(ImageDataModule):
         drop_last: bool | Literal["auto"] = "auto",
         store: Path | str | None = None,
     ) -> None:
-        if train_transform is None and name in _FLIPS:
-            train_transform = TrainingTransform(image_size, flips=_FLIPS[name])
+        if train_transform is None and name in OFFICIAL_SETS:
+            train_transform = TrainingTransform(image_size, flips=OFFICIAL_SETS[name].flips)
         super().__init__(batch_size, num_workers, image_size, train_transform, eval_transform, seed, drop_last, store)
         self.dataset_name, self.root, self.size = name, Path(root), size
         self.download, self.url = download, url
@@ -128,14 +85,15 @@ class MedMNISTDataModule(ImageDataModule):
     def prepare_data(self) -> None:
         """Download the file, if that is wanted and it is not there."""
         if self.download and not self._path.exists():
-            checksum = _MD5.get(self.dataset_name) if self.size == 28 else None
+            official = OFFICIAL_SETS.get(self.dataset_name)
+            checksum = official.md5.get(self.size) if official else None
             download(f"{self.url}/{self._path.name}", self._path, checksum)
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, by class index."""
-        if self.dataset_name in _CLASS_NAMES:
-            return _CLASS_NAMES[self.dataset_name].split(", ")
+        if self.dataset_name in OFFICIAL_SETS:
+            return OFFICIAL_SETS[self.dataset_name].classes.split(", ")
         labels = self._labels("train")
         return [str(i) for i in range(labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1)]
 

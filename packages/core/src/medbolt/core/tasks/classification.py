@@ -18,6 +18,7 @@ from medbolt.core.losses import tell_class_counts
 from medbolt.core.metrics.breakdown import Breakdown
 from medbolt.core.metrics.defaults import TaskKind, classification_metrics
 from medbolt.core.tasks.log_loss import log_loss
+from medbolt.core.tasks.targets import check_targets
 
 
 class ClassificationTask(LightningModule):
@@ -41,6 +42,7 @@ class ClassificationTask(LightningModule):
 
     Raises:
         ValueError: if a binary task has not two classes.
+        UserError: if the data's targets are of another kind, such as several findings a sample for a multiclass task.
 
     Example:
         >>> task = ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), num_classes=5, task="ordinal")
@@ -93,8 +95,10 @@ class ClassificationTask(LightningModule):
             return
         # a test needs the counts for its loss only, and may lack the training data they come from
         with nullcontext() if stage == "fit" else suppress(UserError):
+            targets = getattr(data, "train_targets", None)  # of the samples, where ``train_size`` is of the base
+            if targets is not None:
+                check_targets(self.task, targets)
             if (counts := getattr(data, "class_counts", None)) is not None:
-                targets = getattr(data, "train_targets", None)  # of the samples, where ``train_size`` is of the base
                 tell_class_counts(self.criterion, counts, None if targets is None else len(targets))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
