@@ -1,9 +1,11 @@
 """Noise that depends on the picture: what resembles another class is taken for it."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -74,31 +76,61 @@ class InstanceDependentNoise(LabelNoise):
         chunks = torch.arange(len(targets)).split(self.chunk_size)
         projection = None
         for rows in tqdm(chunks, desc="instance noise", disable=len(chunks) < 2, leave=False):
-            x = self._standardised(pictures, rows.tolist())
+            rows = rows[targets[rows].argsort(stable=True)]  # so that a class is a slice
+            x = self._pixels(pictures, rows.tolist())
             if projection is None:
-                generator = torch.Generator().manual_seed(derive_seed(samples.seed, _PROJECTION))
-                projection = torch.randn(classes, x.shape[1], classes, generator=generator, dtype=x.dtype)
-            for label in targets[rows].unique().tolist():
-                chosen = targets[rows] == label
-                scores[rows[chosen]] = (x[chosen] @ projection[label]).double()
-            scores[rows] /= self.temperature * x.shape[1] ** 0.5
+                projection = _Projection.drawn(samples.seed, classes, x.shape[1], exact=self.grid is not None)
+            labels, counts = targets[rows].unique_consecutive(return_counts=True)
+            parts = zip(labels.tolist(), x.split(counts.tolist()), strict=True)
+            projected = torch.cat([projection(label, pixels) for label, pixels in parts])
+            mean = x.sum(1, dtype=torch.float64) / x.shape[1]
+            variance = x.square().sum(1, dtype=torch.float64) / x.shape[1] - mean.square()
+            centred = projected - mean[:, None] * projection.total[targets[rows]]
+            # a tenth of a grey value squared, for blank pictures
+            scores[rows] = centred / (self.temperature * (x.shape[1] * (variance[:, None] + 0.1)).sqrt())
         return scores
 
-    def _standardised(self, pictures: Images, rows: list[int]) -> Tensor:
-        """Return pictures as rows of zero mean and unit variance, (n, D); float64 on a grid, which spares rounding."""
-        x = torch.stack([self._sampled(pictures[row]) for row in rows]).flatten(1).float()
-        x = F.layer_norm(x, x.shape[1:], eps=0.1)  # a tenth of a grey value squared, for blank pictures
-        return x if self.grid is None else x.double()
+    def _pixels(self, pictures: Images, rows: Sequence[int]) -> Tensor:
+        """Return pictures as rows of grey values, (n, D) float32."""
+        return torch.from_numpy(np.stack([self._sampled(pictures[row].numpy()) for row in rows])).flatten(1).float()
 
-    def _sampled(self, picture: Tensor) -> Tensor:
+    def _sampled(self, picture: np.ndarray) -> np.ndarray:
         """Return the pixels at the middles of the cells of the grid, (3, grid, grid)."""
         if self.grid is None:
             return picture
         height, width = picture.shape[1:]
-        return picture.index_select(1, _middles(height, self.grid)).index_select(2, _middles(width, self.grid))
+        return picture[:, _middles(height, self.grid)][:, :, _middles(width, self.grid)]
 
 
 @cache
-def _middles(side: int, cells: int) -> Tensor:
-    """Return the pixel in the middle of each cell that a side of a picture is divided into, (cells,) int64."""
-    return torch.arange(side, 2 * side * cells, 2 * side) // (2 * cells)
+def _middles(side: int, cells: int) -> np.ndarray | slice:
+    """Return the places of the pixels in the middle of each cell that a side of a picture is divided into."""
+    if side % cells == 0:  # a slice spares a copy
+        return slice(side // (2 * cells), None, side // cells)
+    return np.arange(side, 2 * side * cells, 2 * side) // (2 * cells)
+
+
+@dataclass(frozen=True, eq=False)
+class _Projection:
+    """W as two summands, of which products of grey values with the first, and sums of these, are exact in float32.
+
+    So scores hardly depend on the order of summation, which changes with the size of a chunk and between machines.
+    """
+
+    parts: Tensor  # (K, D, K) or (K, D, 2 K) float32
+    total: Tensor  # (K, K) float64, the sums over D
+
+    @classmethod
+    def drawn(cls, seed: int, classes: int, size: int, *, exact: bool) -> "_Projection":
+        """Draw it; a single summand, for half the memory, unless it is to be exact."""
+        generator = torch.Generator().manual_seed(derive_seed(seed, _PROJECTION))
+        dtype = torch.float64 if exact else torch.float32
+        values = torch.randn(classes, size, classes, generator=generator, dtype=dtype)
+        total = values.sum(1, dtype=torch.float64)
+        coarse = (values * 64).round() / 64
+        return cls(torch.cat([coarse, values - coarse], 2).float() if exact else values, total)
+
+    def __call__(self, label: int, x: Tensor) -> Tensor:
+        """Return grey values, (n, D), times the matrix of a class, (n, K) float64."""
+        products = (x @ self.parts[label]).double()
+        return products.view(len(x), -1, self.parts.shape[0]).sum(1)
