@@ -333,7 +333,7 @@ class OwnLoader(DataLoader):
         (lambda: CombinedLoader({"a": DataLoader(Points())}), "it returned CombinedLoader; yield the index"),
         (lambda: [DataLoader(Points()), DataLoader(Points())], "it returned list"),
         (lambda: DataLoader(Points(), batch_size=None), "Indexed needs a DataLoader that batches"),
-        (lambda: OwnLoader(Points(), 4), "Indexed cannot make a OwnLoader over indexed samples"),
+        (lambda: OwnLoader(Points(), 4), "a OwnLoader cannot be made over other samples"),
     ],
     ids=["iterable", "combined", "list", "unbatched", "own loader"],
 )

@@ -181,11 +181,58 @@ def test_what_is_wrong_is_told_in_one_sentence(layers, capsys, init_args, option
     assert sentence in said(capsys)
 
 
-def test_foreign_data_are_refused(layers, tmp_path, capsys):
-    boring = "lightning.pytorch.demos.boring_classes"
-    (tmp_path / "boring.yaml").write_text(f"data: {boring}.BoringDataModule\nmodel: {boring}.BoringModel")
-    assert main(["issues", "-c", "boring.yaml", *OPTIONS]) == 2
-    assert said(capsys).startswith("BoringDataModule cannot be divided into folds; describe the data with one of")
+@pytest.fixture
+def foreign(colours, tmp_path, monkeypatch):
+    """Return a function that writes a configuration of foreign data and a foreign module."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(module="Tested", indexed=False, **init_args) -> list[str]:
+        data = {"class_path": "colours_for_tests.Tuples", "init_args": init_args}
+        data = {"class_path": "medbolt.core.Indexed", "init_args": {"data": data}} if indexed else data
+        trainer = {"max_epochs": 20, "accelerator": "cpu", "enable_model_summary": False}
+        config = {"data": data, "model": f"colours_for_tests.{module}", "trainer": trainer}
+        (tmp_path / "foreign.yaml").write_text(yaml.safe_dump(config))
+        return ["issues", "-c", "foreign.yaml", "--network", "net", *OPTIONS]
+
+    return write
+
+
+@pytest.mark.parametrize("options", [{}, {"keys": True, "targets": False}, {"indexed": True}])
+def test_finds_the_wrong_labels_of_foreign_data(colours, foreign, tmp_path, options):
+    assert main(foreign(**options)) == 0
+    rows = {int(row["id"]): row for row in table(tmp_path / "issues/issues.csv")}
+    assert sorted(rows) == list(range(120))
+    right = colours.Colours().dataset("train").targets.tolist()
+    given = [(label + (i % 5 == 0)) % 3 for i, label in enumerate(right)]
+    assert [rows[i]["given"] for i in range(120)] == [str(label) for label in given]
+    flagged = {i for i, row in rows.items() if row["is_issue"] == "1"}
+    wrong = set(range(0, 120, 5))
+    assert len(flagged & wrong) > 0.9 * 24
+    assert len(flagged - wrong) < 10
+    assert all(rows[i]["suggested"] == str(right[i]) for i in flagged & wrong)
+    page = (tmp_path / "issues/report.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/jpeg;base64,') == len(flagged)
+    assert "Tuples · 120 training samples · 3 folds" in page
+    folds = [read_predictions(tmp_path / f"issues/folds/{k}.parquet") for k in range(3)]
+    assert [len(fold) for fold in folds] == [40, 40, 40]
+    if options.get("targets", True):
+        share = np.bincount(given) / 3
+        assert all(np.abs(np.bincount(fold.target) - share).max() < 1 for fold in folds), "stratified"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"module": "Untested"}, "Untested has no test_step, by which the samples held out of training are predicted"),
+        (
+            {"weighted": True},
+            "the training samples of Tuples cannot be divided into folds, as its loader draws them by",
+        ),
+    ],
+)
+def test_foreign_data_that_cannot_be_divided(foreign, capsys, options, sentence):
+    assert main(foreign(**options)) == 2
+    assert said(capsys).startswith(sentence)
 
 
 def test_help_comes_at_once():

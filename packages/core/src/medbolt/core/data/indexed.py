@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from medbolt.core.data.rebuilt import rebuilt
 from medbolt.core.data.sampler import EpochSampler
 from medbolt.core.errors import UserError
 
@@ -61,12 +62,19 @@ class Indexed(LightningDataModule):
     @property
     def train_size(self) -> int:
         """Number of training samples: every index is below it."""
-        return len(self._train_set())
+        return len(self.train_set)
+
+    @property
+    def train_set(self) -> Any:
+        """The data set of the training loader."""
+        if self._samples is None:
+            self._samples = self._train_loader().dataset
+        return self._samples
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the training set's size and, where it shows them, its ``targets`` and ``indices``."""
-        train = self._train_set()
+        train = self.train_set
         digest = hashlib.sha256(str(len(train)).encode())
         for column in (getattr(train, "targets", None), getattr(train, "indices", None)):
             if column is not None:  # a tensor, an array or a list, of anything
@@ -130,11 +138,6 @@ class Indexed(LightningDataModule):
             )
         return loader
 
-    def _train_set(self) -> Any:
-        if self._samples is None:
-            self._samples = self._train_loader().dataset
-        return self._samples
-
 
 class _IndexedBatch(NamedTuple):
     positions: Tensor
@@ -165,24 +168,4 @@ def _with_index(loader: DataLoader[Any]) -> DataLoader[Any]:
     """Rebuild a loader over the same samples, drawn and loaded the same way, with indices in its batches."""
     if loader.batch_size is None and loader.batch_sampler is None:
         raise UserError("Indexed needs a DataLoader that batches; give it a batch_size.")
-    own_batches = {"batch_sampler": loader.batch_sampler}
-    batches = {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
-    try:
-        return type(loader)(  # pyright: ignore[reportCallIssue]
-            _IndexedSet(loader.dataset),
-            **(own_batches if loader.batch_size is None else batches),  # pyright: ignore[reportArgumentType]
-            num_workers=loader.num_workers,
-            collate_fn=_IndexedCollate(loader.collate_fn),
-            pin_memory=loader.pin_memory,
-            timeout=loader.timeout,
-            worker_init_fn=loader.worker_init_fn,
-            multiprocessing_context=loader.multiprocessing_context,
-            generator=loader.generator,
-            prefetch_factor=loader.prefetch_factor,
-            persistent_workers=loader.persistent_workers,
-        )
-    except TypeError as error:
-        raise UserError(
-            f"Indexed cannot make a {type(loader).__name__} over indexed samples, as it does not take the arguments of "
-            f"DataLoader ({error}); return a plain DataLoader, or yield the index in the batches yourself."
-        ) from error
+    return rebuilt(loader, _IndexedSet(loader.dataset), _IndexedCollate(loader.collate_fn))

@@ -24,9 +24,9 @@ class PredictionTable(Callback):
 
     Works with any classification LightningModule. Probability and target come from the dict that the step returns
     (keys ``probability`` and ``target``, as medbolt's tasks do), or else from the logits that ``network`` puts out and
-    from the batch: ``batch["target"]`` or the second element of a tuple. The names of samples, patients and domains
-    come from the batch (``index``, ``id``, ``group``, ``domain``) where it has them; other samples are named by their
-    position in the data set. With several test loaders the column ``dataset`` tells them apart.
+    from the batch: its ``target``, ``label`` or ``labels``, or the second element of a tuple. The names of samples,
+    patients and domains come from the batch (``index``, ``id``, ``group``, ``domain``) where it has them; other samples
+    are named by their position in the data set. With several test loaders the column ``dataset`` tells them apart.
 
     On several processes each writes its share beside the table and rank 0 merges them; samples that a distributed
     sampler repeats to fill the last batch are counted once. The folder must be shared by all processes.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medbolt.core.errors import UserError, listed
 
 Columns = dict[str, NDArray[Any]]
+_LABEL_KEYS = ("target", "label", "labels")  # of medbolt, of torchgeo and MONAI, of transformers
 
 
 class Outputs:
@@ -66,7 +67,8 @@ def batch_columns(step_output: Any, batch: Any, outputs: Outputs, labelled: bool
 
     Args:
         step_output: What ``test_step`` or ``predict_step`` returned.
-        batch: A dict of the batch contract, or a tuple (inputs, target).
+        batch: A dict of the batch contract, where ``label`` or ``labels`` may stand for ``target``, or a tuple (inputs,
+            target).
         outputs: The network's last output.
         labelled: Whether a target must be there.
         task: What the module says of itself: ``"multiclass"``, ``"multilabel"``, ...
@@ -81,8 +83,8 @@ def batch_columns(step_output: Any, batch: Any, outputs: Outputs, labelled: bool
     target = _target(step_output, batch, task)
     if target is None and labelled:
         raise UserError(
-            "the test batch has no target: yield (inputs, target) or a dict with 'target', or return a dict with "
-            "'probability' and 'target' from test_step."
+            "the test batch has no target: yield (inputs, target) or a dict with 'target' or 'label', or return a dict "
+            "with 'probability' and 'target' from test_step."
         )
     multilabel = target is not None and target.ndim == 2
     probability = step_output["probability"] if given else _activate(outputs.logits(), multilabel)
@@ -102,7 +104,7 @@ def _target(step_output: Any, batch: Any, task: str | None) -> NDArray[Any] | No
     if isinstance(step_output, Mapping) and "target" in step_output:
         target = step_output["target"]
     elif isinstance(batch, Mapping):
-        target = batch.get("target")
+        target = next((batch[key] for key in _LABEL_KEYS if key in batch), None)
     else:
         target = batch[1] if isinstance(batch, Sequence) and len(batch) > 1 else None
     if not isinstance(target, Tensor):

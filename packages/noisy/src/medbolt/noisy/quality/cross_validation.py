@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from torch import Tensor
 
 from medbolt.core.cli.explain import explain
 from medbolt.core.cli.lightning import MedboltCLI
+from medbolt.core.cli.own_code import find_own_code
 from medbolt.core.data.base import ImageDataModule
 from medbolt.core.errors import UserError
 from medbolt.core.files import atomic_write
 from medbolt.core.predictions.callback import PredictionTable
-from medbolt.core.predictions.table import read_predictions
-from medbolt.noisy.quality.folds import CrossValidationFold
+from medbolt.core.predictions.table import Predictions, read_predictions
+from medbolt.noisy.quality.division import Division, OwnDivision
+from medbolt.noisy.quality.foreign_division import ForeignDivision
 from medbolt.noisy.quality.issues import Issues, write_issues
 
 _CHANGEABLE = ("trainer.logger", "trainer.default_root_dir", "trainer.enable_progress_bar", "ckpt_path", "weights_only")
@@ -57,15 +57,14 @@ class CrossValidation:
         """Do what is left to do, on all processes; write the results on rank 0.
 
         Raises:
-            UserError: if the configuration does not parse, the data have not one class a sample, or the folder holds
-                folds of other data or of another configuration.
+            UserError: if the configuration does not parse, the data cannot be divided or have not one class a sample,
+                or the folder holds folds of other data or of another configuration.
         """
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)
+        find_own_code()
         if self.folds < 2:
             raise UserError(f"--folds is {self.folds}; cross-validation needs at least 2.")
         main = getattr(rank_zero_only, "rank", 0) == 0  # before there is a trainer to ask
-        data = self._prepared() if main else None
+        division = self._prepared() if main else None
         # all processes look before any of them finishes a fold
         left = [fold for fold in range(self.folds) if not self._table(fold).exists()]
         for fold in left:
@@ -73,30 +72,22 @@ class CrossValidation:
                 sys.stdout.write(f"fold {fold + 1} of {self.folds}\n")
                 sys.stdout.flush()
             self._run_fold(fold)
-        if data is not None:
-            issues = Issues.of(data, self._probabilities(data))
-            write_issues(issues, data, self.output, self.folds)
+        if division is not None:
+            examined = division.examined([self._predicted(division, fold) for fold in range(self.folds)])
+            issues = Issues.of(examined)
+            write_issues(issues, examined, self.output, self.folds)
             sys.stdout.write(f"{issues.sentence}\nwritten: {self.output / 'report.html'}\n")
         return 0
 
-    def _prepared(self) -> ImageDataModule:
-        """Return the data, once they and the folder are found fit for use."""
+    def _prepared(self) -> Division:
+        """Return the data's division, once they and the folder are found fit for use."""
         configured = self._configured(self.output / "folds", [])
-        data = configured.datamodule
-        if not isinstance(data, ImageDataModule):
-            raise UserError(
-                f"{type(data).__name__} cannot be divided into folds; describe the data with one of medbolt's data "
-                "modules, TableDataModule for instance."
-            )
-        data.prepare_data()
-        if data.train_targets.ndim != 1:
-            raise UserError(f"{type(data).__name__} has not one class a sample, which finding wrong labels needs.")
-        for fold in range(self.folds):
-            CrossValidationFold(data, self.folds, fold, self.seed).dataset("test")
+        division = self._division(configured)
+        division.check(configured.model)
         config = yaml.safe_load(configured.parser.dump(configured.config, skip_none=False))["fit"]
-        belongs_to = {"data": data.fingerprint, "--folds": self.folds, "--fold-seed": self.seed}
+        belongs_to = {"data": division.fingerprint, "--folds": self.folds, "--fold-seed": self.seed}
         self._check_folder(belongs_to | {key: value for key, value in _flat(config) if key not in _CHANGEABLE})
-        return data
+        return division
 
     def _check_folder(self, belongs_to: dict[str, Any]) -> None:
         path = self.output / "run.yaml"
@@ -118,12 +109,19 @@ class CrossValidation:
         table, folder = self._table(fold), self._table(fold).with_suffix("")
         configured = self._configured(folder, [PredictionTable(table.parent, table.name, self.network)])
         model, trainer = configured.model, configured.trainer
-        data = CrossValidationFold(configured.datamodule, self.folds, fold, self.seed)
+        division = self._division(configured)
+        data = division.fold(fold)
         saved = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
         trainer.fit(model, datamodule=data, ckpt_path=saved[-1] if saved else None)
         keeper: Any = trainer.checkpoint_callback
         chosen = keeper.best_model_path if getattr(keeper, "monitor", None) is not None else ""
-        trainer.predict(model, datamodule=data, return_predictions=False, ckpt_path=chosen or None)
+        division.predict(trainer, model, data, chosen or None)
+
+    def _division(self, configured: _Configured) -> Division:
+        data = configured.datamodule
+        if isinstance(data, ImageDataModule):
+            return OwnDivision(data, self.folds, self.seed)
+        return ForeignDivision(data, self.folds, self.seed, configured.trainer)
 
     def _configured(self, folder: Path, callbacks: list[Callback]) -> _Configured:
         logger = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
@@ -147,19 +145,14 @@ class CrossValidation:
         except ArgumentError as error:
             raise UserError(explain(str(error))) from error
 
-    def _probabilities(self, data: ImageDataModule) -> Tensor:
-        """Return (N, K) float64 out-of-fold probabilities in the order of the training samples."""
-        by_row = torch.zeros(data.train_size, data.num_classes, dtype=torch.float64)
-        for fold in range(self.folds):
-            rows = CrossValidationFold(data, self.folds, fold, self.seed).dataset("test").rows.unique()
-            probability = torch.from_numpy(read_predictions(self._table(fold)).probability)
-            if len(probability) != len(rows):
-                raise UserError(
-                    f"'{self._table(fold)}' has {len(probability)} of {len(rows)} samples; delete it and predict whole "
-                    "folds, without fast_dev_run or limit_predict_batches."
-                )
-            by_row[rows] = probability
-        return by_row[data.dataset("train").rows]
+    def _predicted(self, division: Division, fold: int) -> Predictions:
+        table, size = read_predictions(self._table(fold)), len(division.rows(fold))
+        if len(table) != size:
+            raise UserError(
+                f"'{self._table(fold)}' has {len(table)} of {size} samples; delete it and predict whole folds, without "
+                "fast_dev_run, limit_predict_batches or limit_test_batches."
+            )
+        return table
 
     def _table(self, fold: int) -> Path:
         return self.output / "folds" / f"{fold}.parquet"

@@ -10,7 +10,6 @@ import jinja2
 import torch
 from torch import Tensor
 
-from medbolt.core.data.base import ImageDataModule
 from medbolt.core.files import atomic_write
 from medbolt.core.stats import auroc
 from medbolt.core.thumbnail import thumbnail
@@ -21,8 +20,8 @@ from medbolt.noisy.quality.confident_joint import (
     normalized_margin,
     self_confidence,
 )
+from medbolt.noisy.quality.division import Examined
 from medbolt.noisy.quality.table import ranks, write_csv
-from medbolt.noisy.selection.labels import training_labels
 
 _MOST_PICTURES, _MOST_PAIRS = 48, 12
 
@@ -48,18 +47,16 @@ class Issues:
     wrong: Tensor | None
 
     @classmethod
-    def of(cls, data: ImageDataModule, probabilities: Tensor) -> "Issues":
-        """Judge the labels of a data module's training samples."""
-        given = data.train_targets
-        labels = training_labels(data)
-        clean = None if labels is None or labels.clean is None else labels.clean[data.dataset("train").rows]
+    def of(cls, examined: Examined) -> "Issues":
+        """Judge the labels of training samples."""
+        given, probabilities = examined.given, examined.probabilities
         return cls(
             given,
             probabilities,
             confident_joint(given, probabilities),
             normalized_margin(given, probabilities),
             label_issues(given, probabilities),
-            None if clean is None else clean != given,
+            None if examined.clean is None else examined.clean != given,
         )
 
     @property
@@ -100,17 +97,17 @@ class Issues:
         return facts
 
 
-def write_issues(issues: Issues, data: ImageDataModule, folder: Path, folds: int) -> None:
+def write_issues(issues: Issues, examined: Examined, folder: Path, folds: int) -> None:
     """Write ``issues.csv``, ``noise_matrix.csv``, ``summary.json`` and ``report.html``, each all or nothing.
 
     Raises:
         UserError: if a file cannot be written.
     """
-    train, names = data.dataset("train"), list(data.class_names)
+    ids, names = examined.ids, list(examined.class_names)
     margin = issues.margin.tolist()
     given, suggested = ([names[k] for k in labels.tolist()] for labels in (issues.given, issues.suggested))
     columns = {
-        "id": list(train.ids),
+        "id": ids,
         "given": given,
         "suggested": suggested,
         "self_confidence": self_confidence(issues.given, issues.probabilities).tolist(),
@@ -118,13 +115,13 @@ def write_issues(issues: Issues, data: ImageDataModule, folder: Path, folds: int
         "rank": ranks(margin),
         "is_issue": [int(flag) for flag in issues.flagged.tolist()],
     }
-    order = sorted(range(len(train)), key=columns["rank"].__getitem__)
+    order = sorted(range(len(ids)), key=columns["rank"].__getitem__)
     write_csv(folder / "issues.csv", {name: [column[place] for place in order] for name, column in columns.items()})
     matrix = issues.estimate.transition.T.tolist()  # a column each label
     write_csv(folder / "noise_matrix.csv", {"true": names} | dict(zip(names, matrix, strict=True)))
     summary = {
         "noise_rate": issues.estimate.noise_rate,
-        "samples": len(train),
+        "samples": len(ids),
         "flagged": int(issues.flagged.sum()),
         "agreement": issues.agreement,
     }
@@ -133,8 +130,8 @@ def write_issues(issues: Issues, data: ImageDataModule, folder: Path, folds: int
     shown = [place for place in order if columns["is_issue"][place]][:_MOST_PICTURES]
     pictures = [
         {
-            "image": thumbnail(train.images[int(train.rows[place])]),
-            "id": train.ids[place],
+            "image": None if (picture := examined.picture(place)) is None else thumbnail(picture),
+            "id": ids[place],
             "given": given[place],
             "suggested": suggested[place],
             "probability": float(issues.probabilities[place].max()),
@@ -144,8 +141,8 @@ def write_issues(issues: Issues, data: ImageDataModule, folder: Path, folds: int
     page = _template().render(
         issues=issues,
         names=names,
-        data=type(data).__name__,
-        groups=None if train.groups is None else len(set(train.groups)),
+        data=examined.data,
+        groups=examined.groups,
         folds=folds,
         labelled=torch.bincount(issues.given, minlength=len(names)).tolist(),
         flagged=torch.bincount(issues.given[issues.flagged], minlength=len(names)).tolist(),
