@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from toys import ToyClassifier, ToyImages, trainer, weights
 
-from medbolt.core import EvaluationTransform, MultiView, ObjectiveCallback, RandomState, TrainingTransform
+from medbolt.core import ObjectiveCallback, RandomState
 from medbolt.noisy import (
     DISC,
     EarlyLearningRegularization,
@@ -31,12 +31,11 @@ METHODS: dict[str, Any] = {
 
 
 def fit(make: Any, folder: Any, path: Any = None) -> tuple[ToyClassifier, list[ObjectiveCallback]]:
-    views = MultiView([TrainingTransform(8), EvaluationTransform(8)])
     module, callbacks = ToyClassifier(), make()
     torch.manual_seed(0 if path is None else 99)  # a new process finds its generators elsewhere
     saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=4, save_top_k=-1)
     run = trainer(RandomState(7), *callbacks, saving, epochs=4, enable_checkpointing=True)
-    run.fit(module, datamodule=ToyImages(train_transform=views), ckpt_path=path, weights_only=True)
+    run.fit(module, datamodule=ToyImages(), ckpt_path=path, weights_only=True)
     return module, callbacks
 
 

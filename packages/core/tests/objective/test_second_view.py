@@ -4,8 +4,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader
 
-from medbolt.core import ObjectiveCallback, UserError
-from medbolt.core.objective.second_view import network_features, network_logits, second_view
+from medbolt.core import ImageDataModule, ImageDataset, MultiView, ObjectiveCallback, Subset, UserError
+from medbolt.core.objective.second_view import ask_for_second_view, network_features, network_logits, second_view
 
 
 class Looks(ObjectiveCallback):
@@ -75,7 +75,9 @@ def test_a_transform_is_used_before_them(looks):
 
 
 def test_without_either_both_remedies_are_named(looks):
-    with pytest.raises(UserError, match=r"Looks needs a second view .*core.MultiView.* or pass a module as strong"):
+    with pytest.raises(
+        UserError, match=r"Looks needs a second view .*pass a module as strong .*, or yield dict batches with views"
+    ):
         looks(lambda step: second_view(callback_of(step), step, None))
 
 
@@ -119,3 +121,61 @@ def test_a_layer_that_the_network_does_not_pass_is_named(looks):
 
 def callback_of(step):
     return next(c for c in step.module.trainer.callbacks if isinstance(c, Looks))
+
+
+class Asks(ObjectiveCallback):
+    """Needs a second view, in which colours are others."""
+
+    def __init__(self, strong=None, fails=False):
+        super().__init__()
+        self.strong, self.fails = strong, fails
+
+    def setup(self, trainer, pl_module, stage):
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            ask_for_second_view(self, trainer, self.strong)
+
+    def objective(self, step):
+        self.first, self.second = step.inputs[0], second_view(self, step, self.strong)
+        if self.fails:
+            raise RuntimeError("as it happens")
+        return step.loss()
+
+
+class Noise(ImageDataModule):
+    def load(self, split):
+        images = torch.randint(0, 256, (8, 3, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        return ImageDataset(images, torch.arange(8) % 3, [f"{split}{i}" for i in range(8)])
+
+    class_names = ["a", "b", "c"]
+
+
+def flat_module():
+    module = Module()
+    module.model = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+    return module
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: Subset(data, fraction=1.0)], ids=["plain", "wrapped"])
+def test_a_data_module_makes_the_second_view_for_the_fit_only(trainer, wrap):
+    data, callback = wrap(Noise(batch_size=4, image_size=None)), Asks()
+    own = data.train_transform
+    run = trainer(callback)
+    run.fit(flat_module(), datamodule=data)
+    assert callback.first.shape == callback.second.shape == (4, 3, 6, 6)
+    assert not torch.equal(callback.first, callback.second)
+    assert data.train_transform is own
+    with pytest.raises(RuntimeError, match="as it happens"):
+        trainer(Asks(fails=True)).fit(flat_module(), datamodule=data)
+    assert data.train_transform is own
+
+
+def test_views_that_are_made_already_and_a_strong_view_of_the_callback_stay(trainer):
+    data = Noise(batch_size=4, image_size=None)
+    trainer(callback := Asks(strong=nn.Softplus())).fit(flat_module(), datamodule=data)
+    assert torch.equal(callback.second, nn.functional.softplus(callback.first))
+    given = MultiView([data.eval_transform, data.eval_transform, data.train_transform])
+    data.train_transform = given
+    trainer(callback := Asks()).fit(flat_module(), datamodule=data)
+    assert torch.equal(callback.first, callback.second)
+    assert data.train_transform is given

@@ -152,6 +152,14 @@ def test_the_views_of_the_data_module_are_taken(module, tailed):
     assert trained.losses[0] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_the_data_module_makes_the_views(module, tailed):
+    data, trained = tailed(), module()
+    own = data.train_transform
+    trainer(ConMix(features="model.1"), limit_train_batches=1).fit(trained, datamodule=data)
+    assert trained.batches[0]["views"].shape[1] == 2
+    assert data.train_transform is own
+
+
 def test_a_weight_of_zero_is_the_plain_run(module, tailed):
     losses = []
     for callbacks in ([], [ConMix(0.0, features="model.1")]):
@@ -192,8 +200,6 @@ def test_arguments_out_of_range_are_refused():
 
 
 def test_what_is_missing_is_named(module, tailed):
-    with pytest.raises(UserError, match=r"ConMix needs a second view of each image, .*MultiView"):
-        trainer(ConMix(features="model.1")).fit(module(), datamodule=tailed())
     with pytest.raises(UserError, match=r"has no layer features='model.9'"):
         trainer(ConMix(features="model.9", strong=Darker())).fit(module(), datamodule=tailed())
     with pytest.raises(UserError, match=r"network 'model.0' does not pass the layer features='model.1' that ConMix"):

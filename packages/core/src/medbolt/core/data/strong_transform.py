@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from torch import nn
 from torchvision.transforms import v2
 
 from medbolt.core.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TrainingTransform
@@ -54,21 +55,39 @@ class StrongTransform(v2.Compose):
         if not (0 <= strength <= 1 and 0 <= erased <= 1):
             raise ValueError(f"strength and erased must be in [0, 1], got {strength} and {erased}")
         still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
-        # every operation has a chance of 1/2, itself or by its own ``p``
-        colours = v2.RandomChoice(
-            [
-                v2.RandomApply([v2.ColorJitter(contrast=strength)]),
-                v2.RandomApply([v2.ColorJitter(brightness=strength)]),
-                v2.RandomApply([v2.ColorJitter(saturation=strength)]),
-                v2.RandomAdjustSharpness(1 + 2 * strength),
-                v2.RandomAutocontrast(),
-                v2.RandomEqualize(),
-                v2.RandomPosterize(8 - round(4 * strength)),
-                v2.RandomSolarize(256 - 128 * strength),
-            ]
-        )
-        steps: list[v2.Transform] = [colours] * operations
-        steps.append(TrainingTransform(image_size, crop_scale, flips, rotation, mean=mean, std=std, **still))  # pyright: ignore[reportArgumentType]
-        if erased:
-            steps.append(v2.RandomErasing(p=1.0, scale=(erased**2, erased**2), ratio=(1.0, 1.0)))
-        super().__init__(steps)
+        whole = TrainingTransform(image_size, crop_scale, flips, rotation, mean=mean, std=std, **still)  # pyright: ignore[reportArgumentType]
+        super().__init__(_around(whole, operations, strength, erased))
+
+
+def strengthened(transform: nn.Module) -> v2.Compose:
+    """Return a transform with the colour operations of :class:`StrongTransform` before it and the erasing after it.
+
+    Args:
+        transform: Makes float images of uint8 ones.
+
+    Example:
+        >>> from medbolt.core import EvaluationTransform
+        >>> strengthened(EvaluationTransform(32))(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape
+        torch.Size([3, 32, 32])
+    """
+    return v2.Compose(_around(transform, operations=2, strength=0.5, erased=0.15))
+
+
+def _around(transform: nn.Module, operations: int, strength: float, erased: float) -> list[nn.Module]:
+    # every operation has a chance of 1/2, itself or by its own ``p``
+    colours = v2.RandomChoice(
+        [
+            v2.RandomApply([v2.ColorJitter(contrast=strength)]),
+            v2.RandomApply([v2.ColorJitter(brightness=strength)]),
+            v2.RandomApply([v2.ColorJitter(saturation=strength)]),
+            v2.RandomAdjustSharpness(1 + 2 * strength),
+            v2.RandomAutocontrast(),
+            v2.RandomEqualize(),
+            v2.RandomPosterize(8 - round(4 * strength)),
+            v2.RandomSolarize(256 - 128 * strength),
+        ]
+    )
+    steps: list[nn.Module] = [*[colours] * operations, transform]
+    if erased:
+        steps.append(v2.RandomErasing(p=1.0, scale=(erased**2, erased**2), ratio=(1.0, 1.0)))
+    return steps

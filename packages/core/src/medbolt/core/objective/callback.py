@@ -1,5 +1,6 @@
 """The base of every method that changes the loss: a callback on the criterion a module already has."""
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -52,6 +53,7 @@ class ObjectiveCallback(Callback):
         self._stack: ObjectiveStack | None = None
         self._captured: Captured | None = None
         self._attachments: dict[str, Attachment] = {}
+        self._undo: list[Callable[[], None]] = []
         self._final_state: dict[str, Any] | None = None  # of a fit that is over, for checkpoints saved afterwards
         self._epoch = -1  # the last that begin_epoch was called for
 
@@ -80,6 +82,10 @@ class ObjectiveCallback(Callback):
             submodule: What to train: a peer network, a transition matrix.
         """
         self._attachments[name] = Attachment(module, name, submodule)
+
+    def undo_later(self, undo: Callable[[], None]) -> None:
+        """Have something undone when the fit is over, also by an exception: what ``setup`` changed elsewhere."""
+        self._undo.append(undo)
 
     def remember(self, trainer: Trainer, **fields: Tensor) -> SampleMemory:
         """Make :attr:`memory`, one row a training sample; it is merged at epoch ends and kept in checkpoints.
@@ -217,3 +223,5 @@ class ObjectiveCallback(Callback):
         for attachment in self._attachments.values():
             attachment.remove()
         self._attachments = {}
+        while self._undo:
+            self._undo.pop()()

@@ -6,12 +6,24 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from medbolt.core.data.multi_view import add_view
+from medbolt.core.data.strong_transform import strengthened
 from medbolt.core.errors import UserError
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
+
+
+def ask_for_second_view(callback: ObjectiveCallback, trainer: Trainer, strong: nn.Module | None) -> None:
+    """Have medbolt's data module make a strong second view for a fit, unless ``strong`` does or it makes views already.
+
+    Its transform is the training transform with strong changes of colour and an erased square; see
+    :class:`~medbolt.core.StrongTransform`. Call it in ``setup``, after that of the base class.
+    """
+    if strong is None:
+        callback.undo_later(add_view(getattr(trainer, "datamodule", None), strengthened))
 
 
 def second_view(callback: ObjectiveCallback, step: TrainingStep, strong: nn.Module | None) -> Tensor:
@@ -26,9 +38,9 @@ def second_view(callback: ObjectiveCallback, step: TrainingStep, strong: nn.Modu
     views = step.batch.get("views") if isinstance(step.batch, Mapping) else None
     if not isinstance(views, Tensor) or views.ndim < 3 or views.shape[1] < 2:
         raise UserError(
-            f"{type(callback).__name__} needs a second view of each image, but the batch has no 'views'; let the data "
-            "module make them, train_transform=medbolt.core.MultiView([TrainingTransform(), StrongTransform()]), or "
-            "pass a module as strong that transforms a batch of what the network is given."
+            f"{type(callback).__name__} needs a second view of each image, which medbolt's data modules make of "
+            "themselves, but the batch has no 'views'; pass a module as strong that transforms a batch of what the "
+            "network is given, or yield dict batches with views (B, 2, ...)."
         )
     return views[:, 1].to(step.logits.device)
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from medbolt.core import ObjectiveCallback, TrainingStep
-from medbolt.core.objective.second_view import network_features, second_view
+from medbolt.core.objective.second_view import ask_for_second_view, network_features, second_view
 from medbolt.longtail.losses.inputs import hidden, precise, target_matrix
 
 
@@ -27,8 +28,8 @@ class ConMix(ObjectiveCallback):
         weight: Weight :math:`\lambda` of the contrastive loss, not negative.
         temperature: Temperature :math:`\tau`, positive.
         groups: Number of random groups, at least 2, for which the labels do not matter; ``None`` for the classes.
-        strong: Makes the second view of a batch of what the network is given; without it the batch has ``views``, of
-            :class:`~medbolt.core.MultiView`, the second of which is taken.
+        strong: Makes the second view of a batch of what the network is given; by default medbolt's data modules make
+            one, with strong changes of colour, or as their :class:`~medbolt.core.MultiView` says.
         features: Dotted attribute of the layer whose output, flattened, is mixed; its input should be another layer's.
         criterion: Attribute of the criterion; see :class:`~medbolt.core.ObjectiveCallback`.
         network: Attribute of the network.
@@ -71,6 +72,12 @@ class ConMix(ObjectiveCallback):
         if groups is not None and groups < 2:
             raise ValueError(f"groups must be at least 2, to have something to tell apart, got {groups}")
         self.weight, self.temperature, self.groups, self.strong = weight, temperature, groups, strong
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Intercept the criterion; have a second view made."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and self.weight:
+            ask_for_second_view(self, trainer, self.strong)
 
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses with the weighted contrastive loss added."""

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
+from medbolt.core.data.multi_view import add_view
 from medbolt.core.errors import UserError
 from medbolt.core.memory import SampleMemory
 from medbolt.core.randomness import derive_seed
@@ -16,7 +17,6 @@ from medbolt.core.tasks.classification import ClassificationTask
 from medbolt.core.tasks.log_loss import log_loss
 from medbolt.noisy.dividemix.mixmatch import mixed, predictions, ramped, targets
 from medbolt.noisy.dividemix.semi_supervised_loss import SemiSupervisedLoss
-from medbolt.noisy.dividemix.views import two_views
 from medbolt.noisy.losses.targets import log_probability
 from medbolt.noisy.selection.peer import PeerNetwork
 from medbolt.noisy.selection.selection import Selection
@@ -126,7 +126,7 @@ class TwoNetworkTask(ClassificationTask):
         if self.prior is not None:
             counts = data.class_counts if self.prior == "labels" else [1] * self.num_classes
             self._prior = torch.tensor(counts, dtype=torch.float32) / sum(counts)
-        self._restore.callback(two_views(data))
+        self._restore.callback(add_view(data, lambda own: own))
 
     def teardown(self, stage: str) -> None:
         """Give the data module its own transform back."""

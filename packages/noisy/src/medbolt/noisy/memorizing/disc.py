@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from medbolt.core.errors import UserError
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.mixup import drawn_weights
-from medbolt.core.objective.second_view import network_logits, second_view
+from medbolt.core.objective.second_view import ask_for_second_view, network_logits, second_view
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropyLoss
@@ -44,9 +44,10 @@ class DISC(ObjectiveCallback):
     and then :math:`\tau \leftarrow m \tau + (1 - m) \max_k p_k` in each view. Until ``start_epoch`` the loss is
     :math:`\ell^w + \ell^s` of all samples.
 
-    The weak view is what the network was given. The strong one is ``batch["views"][:, 1]``
-    (``train_transform=medbolt.core.MultiView([TrainingTransform(), StrongTransform()])``), or made of the weak one by
-    ``strong``; it goes straight to the network, so what the module does to images before that is not done to ``views``.
+    The weak view is what the network was given. The strong one is made of it by ``strong``, or else is
+    ``batch["views"][:, 1]``, which medbolt's data modules make: by their training transform with strong changes of
+    colour and an erased square, or as their :class:`~medbolt.core.MultiView` says. It goes straight to the network, so
+    what the module does to images before that is not done to ``views``.
 
     Args:
         start_epoch: First epoch (from 0) of selection. The authors use 15 to 20 for CIFAR, 10 or 15 for larger images;
@@ -56,7 +57,7 @@ class DISC(ObjectiveCallback):
         hard_weight: :math:`\lambda_h`, not negative: 1; 0.2 for rates from 0.6 on.
         q: Exponent of generalized cross entropy, in (0, 1].
         alpha: Parameter of MixUp's Beta distribution, positive.
-        strong: Makes the strong view of a batch of the network's inputs, where the batch has no ``views``.
+        strong: Makes the strong view of a batch of the network's inputs; by default the data module does.
         num_classes: Number of classes, where the data module does not tell.
         criterion: Attribute of the criterion; see :class:`~medbolt.core.ObjectiveCallback`.
         network: Attribute of the network, which is called three more times.
@@ -79,7 +80,7 @@ class DISC(ObjectiveCallback):
     class 1; here labels are those that the module gave its criterion.
 
     Example:
-        >>> callback = DISC(start_epoch=5, strong=nn.Dropout(0.2))
+        >>> callback = DISC(start_epoch=5)
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class DISC(ObjectiveCallback):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
+        ask_for_second_view(self, trainer, self.strong)
         nothing = torch.zeros(class_count(self, self.num_classes, trainer, pl_module))
         no, none = torch.tensor(False), -1
         memory = self.remember(

@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from medbolt.core.objective.mixing import Mix, MixedInputs
 from medbolt.core.objective.mixup import drawn_weights
-from medbolt.core.objective.second_view import network_logits, second_view
+from medbolt.core.objective.second_view import ask_for_second_view, network_logits, second_view
 from medbolt.core.objective.step import TrainingStep
 from medbolt.core.objective.training_pass import network_input, training_pass
 from medbolt.noisy.class_count import class_count
@@ -52,7 +52,7 @@ class SampleSelectionAndRelabelling(MixedInputs):
         balanced: Whether classes are weighted alike; else all selected samples are. Turn it off where the data module
             draws classes alike.
         consistency: Weight of the agreement of two views, not negative; 0 needs no second view.
-        strong: Makes the second view of a batch of the network's inputs, where the batch has no ``views``.
+        strong: Makes the second view of a batch of the network's inputs; by default medbolt's data modules make one.
         head: Dotted name, in the network, of the linear layer that makes the logits; by default its last linear layer.
         num_classes: Number of classes, where the data module does not tell.
         criterion: Attribute of the criterion; see :class:`~medbolt.core.ObjectiveCallback`.
@@ -125,6 +125,7 @@ class SampleSelectionAndRelabelling(MixedInputs):
         self._network = pl_module if self.network == "self" else pl_module.get_submodule(self.network)
         self._head = classifier_head(self._network, self.head, type(self).__name__)
         if self.consistency:
+            ask_for_second_view(self, trainer, self.strong)
             self.attach(pl_module, "feature_consistency", FeatureConsistency(self._head.in_features))
 
     def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from medbolt.core.objective.callback import ObjectiveCallback
-from medbolt.core.objective.second_view import network_logits, second_view
+from medbolt.core.objective.second_view import ask_for_second_view, network_logits, second_view
 from medbolt.core.objective.step import TrainingStep
 from medbolt.core.randomness import derive_seed
 from medbolt.noisy.class_count import class_count
@@ -42,7 +42,7 @@ class SparseOverParameterization(ObjectiveCallback):
         lr_v: Learning rate of v, not negative: 10, and 100.
         consistency: Weight of the agreement of two views, not negative; 0 needs no second view.
         balance: Weight of the balance of classes, not negative.
-        strong: Makes the second view of a batch of the network's inputs, where the batch has no ``views``.
+        strong: Makes the second view of a batch of the network's inputs; by default medbolt's data modules make one.
         seed: Seed of the first u and v, which are normal with standard deviation 1e-8.
         num_classes: Number of classes, where the data module does not tell.
         criterion: Attribute of the criterion; see :class:`~medbolt.core.ObjectiveCallback`. It is given
@@ -97,6 +97,8 @@ class SparseOverParameterization(ObjectiveCallback):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
+        if self.consistency:
+            ask_for_second_view(self, trainer, self.strong)
         num_classes = class_count(self, self.num_classes, trainer, pl_module)
         memory = self.remember(trainer, u=torch.zeros(()), v=torch.zeros(num_classes))
         generator = torch.Generator().manual_seed(derive_seed(self.seed, 1))
