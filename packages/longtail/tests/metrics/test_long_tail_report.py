@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from medbolt.core import UserError
+from medbolt.core import Subset, UserError
 from medbolt.longtail import ClassGroups, GroupF1, GroupRanking, GroupRecall, LongTailReport
 
 KINDS = {"recall/": GroupRecall, "f1/": GroupF1, "": GroupRanking}
@@ -88,6 +88,41 @@ def test_one_logit_of_two_classes(bright, make_trainer):
     report = LongTailReport(36, 36, network="net")
     (found,) = make_trainer(callbacks=[report]).test(Binary(network), Two(), verbose=False)
     assert set(found) >= {"test/recall/head", "test/recall/average", "test/auroc/head"}
+
+
+def test_groups_that_the_data_module_has(bright, make_task, make_trainer):
+    class Grouped(bright):
+        class_groups = ClassGroups((3,), (0, 2), (1,))
+
+    wrapped = Subset(Grouped(), fraction=0.9)
+    (found,) = make_trainer(callbacks=[LongTailReport()]).test(make_task(), wrapped, verbose=False)
+    values = expected(make_task(), bright(), Grouped.class_groups)
+    assert {name: found[name] for name in values} == pytest.approx(values)
+    (found,) = make_trainer(callbacks=[LongTailReport(index_bounds=[1, 3])]).test(make_task(), wrapped, verbose=False)
+    assert found["test/recall/head"] == pytest.approx(
+        expected(make_task(), bright(), ClassGroups((0,), (), ()))["test/recall/head"]
+    )
+
+
+@pytest.mark.parametrize("network", ["", "net"])
+def test_several_findings_a_sample_are_ranked(bright, make_task, make_trainer, network):
+    task = make_task(task="multilabel")
+    module = task
+    if network:
+        module = Foreign(task.model)
+        module.task = "multilabel"
+        module.test_step = lambda batch, batch_idx: module.net(batch["image"])
+    (found,) = make_trainer(callbacks=[LongTailReport(30, 6, network=network or "model")]).test(
+        module, bright("labels"), verbose=False
+    )
+    batches = list(bright("labels").test_dataloader())
+    with torch.no_grad():
+        probability = torch.cat([task.model.eval()(batch["image"]) for batch in batches]).sigmoid()
+    metric = GroupRanking(4, ClassGroups((0,), (1, 2), (3,)))
+    metric.update(probability, torch.cat([batch["target"] for batch in batches]))
+    values = {f"test/{name}": float(value) for name, value in metric.compute().items()}
+    assert {name: found[name] for name in values} == pytest.approx(values)
+    assert not [name for name in found if name.startswith(("test/recall/head", "test/f1/head"))]
 
 
 def test_steps_and_data_that_do_not_tell_are_named(bright, make_task, make_trainer):

@@ -52,6 +52,10 @@ def test_impossible_labels_are_never_drawn():
         (PairFlipNoise(0.49), 5, False),
         (PairFlipNoise(0.5), 5, True),
         (SymmetricNoise(0.99, include_self=True), 5, False),
+        (OrdinalNoise(0.49), 5, False),
+        (OrdinalNoise(0.5), 5, True),
+        (OrdinalNoise(OrdinalNoise(0, reach=2.0).max_rate(5) - 0.01, reach=2.0), 5, False),
+        (OrdinalNoise(OrdinalNoise(0, reach=2.0).max_rate(5) + 0.01, reach=2.0), 5, True),
     ],
 )
 def test_warns_from_the_limit_on(noise, classes, beyond):

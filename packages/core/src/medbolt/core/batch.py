@@ -1,6 +1,6 @@
 """The batch contract: what every medbolt data module yields and every medbolt method may expect."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from torch import Tensor
@@ -38,6 +38,7 @@ class Batch(TypedDict, total=False):
 
 
 _STRINGS = frozenset({"text", "id", "group"})
+_TARGETS = ("target", "label", "labels")  # of medbolt, of torchgeo and MONAI, of transformers
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -74,6 +75,21 @@ def batch_size(batch: dict[str, Any]) -> int:
         5
     """
     return len(batch["index"] if "index" in batch else batch["image"])
+
+
+def batch_target(batch: Any) -> Tensor | None:
+    """Return the targets of a batch of any data: ``target``, ``label`` or ``labels``, or the second entry of a tuple.
+
+    Example:
+        >>> batch_target((torch.zeros(2, 3), torch.tensor([0, 1])))
+        tensor([0, 1])
+    """
+    found = None
+    if isinstance(batch, Mapping):
+        found = next((batch[key] for key in _TARGETS if key in batch), None)
+    elif isinstance(batch, list | tuple) and len(batch) > 1:
+        found = batch[1]
+    return found if isinstance(found, Tensor) else None
 
 
 def _stacked(key: str, samples: Sequence[dict[str, Any]]) -> Any:

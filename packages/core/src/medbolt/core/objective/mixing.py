@@ -1,6 +1,5 @@
 """The base of methods that train on mixtures of images: MixUp and its kin."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from medbolt.core.batch import batch_target
 from medbolt.core.errors import UserError, listed
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
@@ -160,12 +160,8 @@ class MixedInputs(ObjectiveCallback):
     def _target(self, size: int) -> Tensor | None:
         if not self.needs_target:
             return None
-        target = None
-        if isinstance(self._batch, Mapping):
-            target = self._batch.get("target")
-        elif isinstance(self._batch, list | tuple) and len(self._batch) > 1:
-            target = self._batch[1]
-        if not isinstance(target, Tensor) or len(target) != size:
+        target = batch_target(self._batch)
+        if target is None or len(target) != size:
             raise UserError(
                 f"{type(self).__name__} needs the targets of the {size} images it mixes, but the batch does not tell "
                 "them; yield dict batches with a 'target' key, or tuples whose second entry is the target."

@@ -8,10 +8,10 @@ from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from medbolt.core.batch import batch_target
 from medbolt.core.errors import UserError, listed
 
 Columns = dict[str, NDArray[Any]]
-_LABEL_KEYS = ("target", "label", "labels")  # of medbolt, of torchgeo and MONAI, of transformers
 
 
 class Outputs:
@@ -101,12 +101,8 @@ def batch_columns(step_output: Any, batch: Any, outputs: Outputs, labelled: bool
 
 
 def _target(step_output: Any, batch: Any, task: str | None) -> NDArray[Any] | None:
-    if isinstance(step_output, Mapping) and "target" in step_output:
-        target = step_output["target"]
-    elif isinstance(batch, Mapping):
-        target = next((batch[key] for key in _LABEL_KEYS if key in batch), None)
-    else:
-        target = batch[1] if isinstance(batch, Sequence) and len(batch) > 1 else None
+    given = isinstance(step_output, Mapping) and "target" in step_output
+    target = step_output["target"] if given else batch_target(batch)
     if not isinstance(target, Tensor):
         return None
     values = _numpy(target)

@@ -9,7 +9,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from medbolt.core import UserError
+from medbolt.core.batch import batch_target
+from medbolt.core.data.base import DataModuleWrapper
 from medbolt.core.predictions.capture import Outputs
+from medbolt.core.predictions.context import task_of
 from medbolt.longtail.losses.inputs import precise
 from medbolt.longtail.metrics.class_groups import Average, ClassGroups
 from medbolt.longtail.metrics.group_ranking import GroupRanking
@@ -20,16 +23,18 @@ from medbolt.longtail.posthoc.split import class_target
 class LongTailReport(Callback):
     """Log recall, F1, AUROC and average precision of head, medium and tail classes, in validation and test.
 
-    Works with any classification LightningModule of one class a sample. Scores and targets come from the dict that the
+    Works with any classification LightningModule. Scores and targets come from the dict that the
     step returns (``probability`` or ``logits``, and ``target``, as medbolt's tasks do), or else from the logits that
     ``network`` puts out and from the batch. Logged are ``val/recall/head``, ``.../medium``, ``.../tail`` and
     ``.../average``, the same of ``f1`` and, with ``ranking``, of ``auroc`` and ``average_precision``; in a test
-    ``test/...``. A group without classes or samples is left out. Counts are exact on any number of processes.
+    ``test/...``. A group without classes or samples is left out. Counts are exact on any number of processes. Of
+    several findings a sample there are AUROC and average precision only, as the others need a threshold.
 
     Args:
-        many: Head classes have more training samples than that.
+        many: Head classes have more training samples than that, unless the data module has ``class_groups`` of its own,
+            as :class:`~medbolt.longtail.MonicaSplit` does.
         few: Tail classes have fewer.
-        index_bounds: Instead, the ends of head and medium among classes ordered by frequency, as MONICA's
+        index_bounds: Instead of either, the ends of head and medium among classes ordered by frequency, as MONICA's
             configurations give them: ``[2, 5]`` for ISIC.
         average: What ``average`` is: ``"class"``, the mean over classes, or ``"group"``, over groups, as in MONICA.
         ranking: Log AUROC and average precision too: ``"test"``, ``"always"`` or ``"never"``. They need all scores.
@@ -68,6 +73,7 @@ class LongTailReport(Callback):
         self.ranking, self.network = ranking, network
         self._metrics: dict[str, Metric] = {}
         self._outputs: Outputs | None = None
+        self._multilabel = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
@@ -119,25 +125,32 @@ class LongTailReport(Callback):
 
     def _start(self, trainer: Trainer, pl_module: LightningModule, ranking: bool) -> None:
         self._stop()
-        counts = self._class_counts(trainer)
-        classes, bounds = len(counts), self.index_bounds
-        groups = ClassGroups.by_count(counts, self.many, self.few)
-        if bounds is not None:
-            groups = ClassGroups.by_index(classes, bounds[0], bounds[1])
-        kinds: dict[str, Any] = {"recall/": GroupRecall, "f1/": GroupF1} | ({"": GroupRanking} if ranking else {})
+        classes, groups = self._groups(trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
+        kinds: dict[str, Any] = {"": GroupRanking} if ranking else {}
+        self._multilabel = task_of(pl_module) == "multilabel"
+        if not self._multilabel:
+            kinds |= {"recall/": GroupRecall, "f1/": GroupF1}
         self._metrics = {n: kind(classes, groups, self.average).to(pl_module.device) for n, kind in kinds.items()}
         self._outputs = Outputs(pl_module, self.network)
 
-    def _class_counts(self, trainer: Trainer) -> list[int]:
-        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    def _groups(self, data: Any) -> tuple[int, ClassGroups]:
+        """Return the number of classes and their groups."""
         if self.index_bounds is not None and hasattr(data, "num_classes"):
-            return [0] * data.num_classes
+            return data.num_classes, ClassGroups.by_index(data.num_classes, *self.index_bounds)
+        inner: Any = data
+        while not hasattr(inner, "class_groups") and isinstance(inner, DataModuleWrapper):
+            inner = inner.data
+        if self.index_bounds is None and hasattr(inner, "class_groups"):
+            return inner.num_classes, inner.class_groups
         if not hasattr(data, "class_counts"):
             raise UserError(
                 "LongTailReport groups classes by their training samples, but the data do not tell class_counts; pass "
                 "a data module that has them."
             )
-        return data.class_counts
+        counts = data.class_counts
+        if self.index_bounds is not None:
+            return len(counts), ClassGroups.by_index(len(counts), *self.index_bounds)
+        return len(counts), ClassGroups.by_count(counts, self.many, self.few)
 
     def _count(self, outputs: Any, batch: Any) -> None:
         assert self._outputs is not None
@@ -145,11 +158,14 @@ class LongTailReport(Callback):
         scores = given.get("probability", given.get("logits"))
         if scores is None:
             scores = self._outputs.logits()
-            scores = precise(scores).softmax(1) if scores.ndim == 2 and scores.shape[1] > 1 else scores.sigmoid()
+            several = scores.ndim == 2 and scores.shape[1] > 1 and not self._multilabel
+            scores = precise(scores).softmax(1) if several else scores.sigmoid()
         scores = scores.flatten() if scores.ndim == 2 and scores.shape[1] == 1 else scores
         if scores.ndim == 1:
             scores = torch.stack([1 - scores, scores], 1)
-        target = class_target(given if "target" in given else batch, type(self).__name__)
+        target = batch_target(given if "target" in given else batch) if self._multilabel else None
+        if target is None:
+            target = class_target(given if "target" in given else batch, type(self).__name__)
         for metric in self._metrics.values():
             metric.update(scores, target)
 

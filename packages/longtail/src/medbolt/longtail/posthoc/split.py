@@ -1,6 +1,6 @@
 """What a network says of a whole split, on every process: the material of everything that is tuned after training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from medbolt.core.batch import batch_target
 from medbolt.core.errors import UserError, listed
 from medbolt.core.objective.training_pass import device_batches, evaluation, network_input
 
@@ -112,7 +113,7 @@ def find_network(module: LightningModule, path: str, owner: object) -> nn.Module
 
 
 def class_target(batch: Any, owner: str) -> Tensor:
-    """Return the classes of a batch, (B,) int64: ``batch["target"]`` or the second entry; the likeliest of soft ones.
+    """Return the classes of a batch, (B,) int64; the likeliest of soft ones.
 
     Raises:
         UserError: if there are none, or several a sample.
@@ -121,16 +122,12 @@ def class_target(batch: Any, owner: str) -> Tensor:
         >>> class_target({"image": None, "target": torch.tensor([[0.2, 0.8]])}, "I")
         tensor([1])
     """
-    target = None
-    if isinstance(batch, Mapping):
-        target = batch.get("target")
-    elif isinstance(batch, list | tuple) and len(batch) > 1:
-        target = batch[1]
-    if isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] == 1:
+    target = batch_target(batch)
+    if target is not None and target.ndim == 2 and target.shape[1] == 1:
         target = target[:, 0]
-    if isinstance(target, Tensor) and target.ndim == 2 and ((target.float().sum(1) - 1).abs() < 1e-3).all():
+    if target is not None and target.ndim == 2 and ((target.float().sum(1) - 1).abs() < 1e-3).all():
         return target.argmax(1)
-    if not isinstance(target, Tensor) or target.ndim != 1:
+    if target is None or target.ndim != 1:
         found = "no target" if target is None else f"targets {tuple(target.shape)}"
         raise UserError(
             f"{owner} needs one class a sample, but the batch has {found}; yield (input, target) or a dict with "

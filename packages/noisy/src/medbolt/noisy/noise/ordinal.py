@@ -14,7 +14,7 @@ class OrdinalNoise(ClassConditionalNoise):
     .. math:: T_{ii} = 1 - \rho_i, \qquad T_{ij} \propto b^{[j > i]}\, e^{-(|i - j| - 1) / \kappa}
 
     With ``reach`` 0 only adjacent grades are confused; the first and the last grade have one neighbour, which gets all.
-    Identifiable for rates below 1/2.
+    Identifiable for rates below 1/2 then, and below somewhat more with a wider reach (:meth:`max_rate`).
 
     Args:
         rate: Probability :math:`\rho` of a wrong grade, in [0, 1]: one for all grades, or one for each.
@@ -44,13 +44,17 @@ class OrdinalNoise(ClassConditionalNoise):
         """Return the transition matrix, (K, K) float64."""
         if len(self.rates) not in (1, num_classes):
             raise UserError(f"there are {len(self.rates)} noise rates for {num_classes} grades; give one or one each.")
+        rates = torch.tensor(self.rates, dtype=torch.float64).expand(num_classes)
+        return rates.unsqueeze(1) * self._wrong(num_classes) + torch.diag(1 - rates)
+
+    def max_rate(self, num_classes: int) -> float:
+        """Return the rate from which some grade looks like another as often: 1/2 if only neighbours are confused."""
+        return 1 / (1 + float(self._wrong(num_classes).max()))
+
+    def _wrong(self, num_classes: int) -> Tensor:
+        """Return how a wrong grade is distributed, (K, K) float64."""
         grades = torch.arange(num_classes, dtype=torch.float64)
         beyond = (grades - grades.unsqueeze(1)).abs() - 1  # -1 on the diagonal
         near = (-beyond / self.reach).exp() if self.reach else (beyond == 0).double()
         near = (near * torch.where(grades > grades.unsqueeze(1), self.upward, 1.0)).fill_diagonal_(0)
-        rates = torch.tensor(self.rates, dtype=torch.float64).expand(num_classes)
-        return rates.unsqueeze(1) * near / near.sum(1, keepdim=True) + torch.diag(1 - rates)
-
-    def max_rate(self, num_classes: int) -> float:
-        """Return the rate from which the outer grades are not identifiable, where only neighbours are confused."""
-        return 0.5
+        return near / near.sum(1, keepdim=True)
