@@ -6,6 +6,7 @@ import torch
 
 from medbolt.core.errors import UserError
 from medbolt.noisy.noise.base import Labelled, LabelNoise, flip_by_score, flip_rates
+from medbolt.noisy.noise.ordinal import OrdinalNoise
 from medbolt.noisy.noise.pair_flip import PairFlipNoise
 from medbolt.noisy.noise.symmetric import SymmetricNoise
 
