@@ -29,7 +29,7 @@ class CDR(Callback):
     that has just lost its gradient.
 
     Weights are those of two and four dimensions, of linear layers and convolutions; biases and normalisation learn as
-    ever. The criterion stays what it is.
+    ever. The criterion stays what it is. Of a method with two networks only the module's own is masked.
 
     Args:
         noise_rate: Share :math:`\rho` of weights that end without gradient, in [0, 1): the rate of the noise.

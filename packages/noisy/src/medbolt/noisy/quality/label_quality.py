@@ -40,7 +40,8 @@ class LabelQuality(ObjectiveCallback):
     Predictions are those of the training batches, augmentation and dropout included, before each step. They are *not*
     out of sample: a network that trains long enough learns wrong labels by heart. The table therefore ranks by what was
     collected along the way, and wants few epochs; ``medbolt issues`` gives out-of-sample predictions for K times the
-    cost. Put it last among the callbacks, so that it sees every batch once.
+    cost. Put it last among the callbacks, so that it sees every batch once. Beside MixUp and its kin a sample is judged
+    by the mixture that it is the first part of, which blurs all statistics.
 
     At the end of ``fit`` it writes ``label_quality.csv``: a row for each sample that was seen. Each epoch it logs
     ``lnl/estimated_rate``, by confident learning from the averages: too high while the network learns, too low once it

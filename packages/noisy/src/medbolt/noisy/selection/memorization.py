@@ -21,7 +21,8 @@ class MemorizationCurves(ObjectiveCallback):
     - ``lnl/mem/fitted``: share of the samples labelled right that are predicted so.
 
     Robust training keeps the second low while the last rises. Predictions are those of the training batches, dropout
-    and augmentation included, before each step. The loss is passed through as it is.
+    and augmentation included, before each step; beside MixUp and its kin those of the mixture that a sample is the
+    first part of. The loss is passed through as it is.
 
     The data module is :class:`~medbolt.noisy.NoisyLabels`, or wraps it; without clean labels there is one warning and
     nothing is logged.
