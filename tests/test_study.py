@@ -90,8 +90,9 @@ def test_stages_run_one_after_the_other_and_are_tested(tmp_path):
     assert rows["test/accuracy"].between(0, 1).all()
     # the second stage's row is lost, and so is the first one's folder: both run again
     results.write_text("\n".join(results.read_text().splitlines()[:2]) + "\n")
-    for name in ("plain-0", "second-0"):
+    for name in ("plain-0", "second-0/test"):
         shutil.rmtree(tmp_path / name)
+    (tmp_path / "second-0/final.ckpt").write_text("left by a run that was stopped")
     assert study.run_all(staged, tmp_path, results, workers=1) == 0
     assert pd.read_csv(results)["method"].tolist() == ["plain", "second"]
 

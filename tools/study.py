@@ -21,6 +21,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
@@ -124,7 +125,8 @@ def train(run: Run, study: dict[str, Any], folder: Path) -> str:
 
     torch.set_num_threads(1)
     home = folder / run.name
-    home.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(home, ignore_errors=True)  # what a run that was stopped left must not pass for this one's
+    home.mkdir(parents=True)
     os.environ["MEDBOLT_TRACEBACK"] = "1"
     options, arguments = run.filled(run.options, folder), run.filled(run.arguments, folder)
     with (home / "log.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
