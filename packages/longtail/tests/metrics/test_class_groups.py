@@ -12,6 +12,8 @@ def test_thresholds_are_more_than_a_hundred_and_fewer_than_twenty():
 def test_bounds_are_ends_of_ranges():
     assert ClassGroups.by_index(8, 2, 5) == ClassGroups((0, 1), (2, 3, 4), (5, 6, 7))
     assert ClassGroups.by_index(3, 0, 3) == ClassGroups((), (0, 1, 2), ())
+    assert ClassGroups.by_rank([3, 9, 9, 1], 1, 3) == ClassGroups((1,), (0, 2), (3,))
+    assert ClassGroups.by_rank([9, 5, 1], 1, 2) == ClassGroups.by_index(3, 1, 2)
 
 
 def test_means_of_classes_and_of_groups():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,6 +90,19 @@ def test_one_logit_of_two_classes(bright, make_trainer):
     report = LongTailReport(36, 36, network="net")
     (found,) = make_trainer(callbacks=[report]).test(Binary(network), Two(), verbose=False)
     assert set(found) >= {"test/recall/head", "test/recall/average", "test/auroc/head"}
+
+
+def test_ranks_are_those_of_the_counts_whatever_the_numbers_of_classes(bright, make_task, make_trainer):
+    class Reversed(bright):
+        def load(self, split):
+            dataset = super().load(split)
+            return replace(dataset, targets=3 - dataset.targets)
+
+    (found,) = make_trainer(callbacks=[LongTailReport(index_bounds=[1, 3])]).test(
+        make_task(), Reversed(), verbose=False
+    )
+    values = expected(make_task(), Reversed(), ClassGroups(head=(3,), medium=(1, 2), tail=(0,)))
+    assert {name: found[name] for name in values} == pytest.approx(values)
 
 
 def test_groups_that_the_data_module_has(bright, make_task, make_trainer):

@@ -14,8 +14,8 @@ Average = Literal["class", "group"]
 class ClassGroups:
     """The classes of each group.
 
-    Two customs differ and are not comparable: thresholds on the number of training samples
-    (:meth:`by_count`), and ranges of classes ordered by frequency (:meth:`by_index`).
+    Two customs differ and are not comparable: thresholds on the number of training samples (:meth:`by_count`), and
+    ranges of classes ordered by frequency (:meth:`by_rank`, or :meth:`by_index` where they are numbered so).
 
     Args:
         head: Indices of the frequent classes.
@@ -75,6 +75,26 @@ class ClassGroups:
         if not 0 <= head <= medium <= num_classes:
             raise ValueError(f"0 <= head <= medium <= num_classes must hold, got {head}, {medium} and {num_classes}")
         return cls(tuple(range(head)), tuple(range(head, medium)), tuple(range(medium, num_classes)))
+
+    @classmethod
+    def by_rank(cls, class_counts: Sequence[int], head: int, medium: int) -> "ClassGroups":
+        """Divide classes by their rank among all, the most frequent first; of equal counts the lower index is first.
+
+        Args:
+            class_counts: Training samples of each class.
+            head: Number of head classes.
+            medium: Number of head and medium classes together: the end of the medium group, as in :meth:`by_index`.
+
+        Raises:
+            ValueError: unless 0 <= head <= medium <= number of classes.
+
+        Example:
+            >>> ClassGroups.by_rank([20, 500, 3, 100], head=1, medium=2)
+            ClassGroups(head=(1,), medium=(3,), tail=(0, 2))
+        """
+        order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
+        ranks = cls.by_index(len(class_counts), head, medium)
+        return cls(*(tuple(sorted(order[r] for r in group)) for group in (ranks.head, ranks.medium, ranks.tail)))
 
     def means(self, values: Tensor, average: Average = "class") -> dict[str, Tensor]:
         """Return the mean of each group and of all, NaN left out.

@@ -34,8 +34,8 @@ class LongTailReport(Callback):
         many: Head classes have more training samples than that, unless the data module has ``class_groups`` of its own,
             as :class:`~medbolt.longtail.MonicaSplit` does.
         few: Tail classes have fewer.
-        index_bounds: Instead of either, the ends of head and medium among classes ordered by frequency, as MONICA's
-            configurations give them: ``[2, 5]`` for ISIC.
+        index_bounds: Instead of either, the ends of head and medium among classes ordered by frequency, whatever their
+            numbers, as MONICA's configurations give them: ``[2, 5]`` for ISIC.
         average: What ``average`` is: ``"class"``, the mean over classes, or ``"group"``, over groups, as in MONICA.
         ranking: Log AUROC and average precision too: ``"test"``, ``"always"`` or ``"never"``. They need all scores.
         network: Attribute of the module whose output are the logits (dotted), or ``"self"``; read only if the step
@@ -135,8 +135,6 @@ class LongTailReport(Callback):
 
     def _groups(self, data: Any) -> tuple[int, ClassGroups]:
         """Return the number of classes and their groups."""
-        if self.index_bounds is not None and hasattr(data, "num_classes"):
-            return data.num_classes, ClassGroups.by_index(data.num_classes, *self.index_bounds)
         inner: Any = data
         while not hasattr(inner, "class_groups") and isinstance(inner, DataModuleWrapper):
             inner = inner.data
@@ -149,7 +147,7 @@ class LongTailReport(Callback):
             )
         counts = data.class_counts
         if self.index_bounds is not None:
-            return len(counts), ClassGroups.by_index(len(counts), *self.index_bounds)
+            return len(counts), ClassGroups.by_rank(counts, *self.index_bounds)
         return len(counts), ClassGroups.by_count(counts, self.many, self.few)
 
     def _count(self, outputs: Any, batch: Any) -> None:
