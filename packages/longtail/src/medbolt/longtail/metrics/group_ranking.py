@@ -1,7 +1,9 @@
 """AUROC and average precision of head, medium and tail classes, from one sort a class."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -125,7 +127,8 @@ def _sorted(scores: Sequence[Tensor], target: Tensor) -> list[tuple[Tensor, Tens
         by_class = target.argsort(stable=True)
         own = list(columns[target[by_class], by_class].split(torch.bincount(target, minlength=len(columns)).tolist()))
     if columns.device.type == "cpu":  # torch sorts positions along with the values, which takes many times longer
-        columns.numpy().sort(axis=1)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy sorts without the interpreter's lock
+            list(pool.map(np.ndarray.sort, columns.numpy()))
     else:
         columns = columns.sort(dim=1).values
     return [(everyone, mine.sort().values) for everyone, mine in zip(columns, own, strict=True)]
