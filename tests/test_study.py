@@ -129,6 +129,8 @@ def test_ranks_are_of_what_every_row_has():
     assert [line.split(" | ")[-1] for line in lines[4:6]] == ["1.5 |", "1.5 |"]
     lines = study.table(SMALL | by_metric, frame[frame["seed"] != 1]).splitlines()
     assert [line.split(" | ")[-1] for line in lines[4:6]] == ["2.0 |", "1.0 |"]
+    lines = study.table(SMALL | by_metric, frame[frame["method"] == "plain"]).splitlines()
+    assert lines[4].endswith(" |  |"), "no seed has all rows yet"
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 import os
 import shutil
 import sys
@@ -241,7 +242,8 @@ def _ranks(frame: pd.DataFrame, rows: str, number: int) -> dict[str, list[str]]:
     """Return the mean rank of each row over the seeds, and other axes, that have a value for each."""
     values = frame.pivot(index=rows, columns=[name for name in frame if name not in (rows, "value")], values="value")
     values = values.loc[:, values.notna().sum() == number]
-    return {name: [f"{rank:.1f}"] for name, rank in values.rank(ascending=False).mean(axis=1).items()}
+    ranks = values.rank(ascending=False).mean(axis=1)
+    return {name: ["" if math.isnan(rank) else f"{rank:.1f}"] for name, rank in ranks.items()}
 
 
 def _line(cells: list[str]) -> str:
