@@ -62,8 +62,9 @@ class Network(nn.Sequential):
 class Tuples(LightningDataModule):
     """The same pictures as a data module that knows nothing of medbolt; 24 labels of 120 are wrong."""
 
-    def __init__(self, weighted: bool = False, keys: bool = False, targets: bool = True):
+    def __init__(self, weighted: bool = False, keys: bool = False, targets: bool = True, size: int = 120):
         super().__init__()
+        self.size = size
         self.weighted, self.keys, self.targets = weighted, keys, targets
 
     def setup(self, stage):
@@ -72,10 +73,10 @@ class Tuples(LightningDataModule):
         self.right = own.targets
         self.labels = torch.where(torch.arange(120) % 5 == 0, (own.targets + 1) % 3, own.targets)
         names = ("image", "label") if self.keys else (0, 1)
-        rows = [dict(zip(names, (own.images[i].float() / 255, self.labels[i]))) for i in range(120)]
+        rows = [dict(zip(names, (own.images[i].float() / 255, self.labels[i]))) for i in range(self.size)]
         self.train = Samples(rows if self.keys else [tuple(row.values()) for row in rows])
         if self.targets:
-            self.train.targets = self.labels.tolist()
+            self.train.targets = self.labels[: self.size].tolist()
 
     def train_dataloader(self):
         sampler = WeightedRandomSampler(torch.ones(120), 120) if self.weighted else None

@@ -224,6 +224,7 @@ def test_finds_the_wrong_labels_of_foreign_data(colours, foreign, tmp_path, opti
     ("options", "sentence"),
     [
         ({"module": "Untested"}, "Untested has no test_step, by which the samples held out of training are predicted"),
+        ({"size": 2}, "the 2 samples of Tuples cannot be divided into 3 folds; use fewer folds."),
         (
             {"weighted": True},
             "the training samples of Tuples cannot be divided into folds, as its loader draws them by",

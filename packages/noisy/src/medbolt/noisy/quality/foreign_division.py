@@ -46,7 +46,7 @@ class ForeignFold(Indexed):
         if loader.batch_size is None or kind not in (RandomSampler, SequentialSampler) or _repeats(loader.sampler):
             raise UserError(
                 f"the training samples of {type(self.data).__name__} cannot be divided into folds, as its loader draws "
-                f"them by a sampler of its own; return a DataLoader with shuffle=True."
+                "them by a sampler of its own; return a DataLoader with shuffle=True."
             )
         shuffled = RandomSampler(part, generator=loader.generator)
         return rebuilt(loader, part, sampler=shuffled if kind is RandomSampler else SequentialSampler(part))
@@ -83,12 +83,13 @@ class ForeignDivision(Division):
                 "add one, which may do what its validation_step does."
             )
         self.data.prepare_data()
-        self.fold(0).train_dataloader()
+        self.data.data.setup("fit")
         if self.data.train_size < self.folds:
             raise UserError(
                 f"the {self.data.train_size} samples of {self._name} cannot be divided into {self.folds} folds; use "
                 "fewer folds."
             )
+        self.fold(0).train_dataloader()
 
     def fold(self, number: int) -> ForeignFold:
         """Return data for training without a fold, and for predicting it."""
