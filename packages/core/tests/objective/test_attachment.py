@@ -85,5 +85,5 @@ def test_a_copy_of_the_module_hides_its_copy(module):
 def test_names_that_are_taken_are_refused(module):
     Attachment(module, "peer", nn.Linear(2, 2))
     for name in ("peer", "model", "forward"):
-        with pytest.raises(UserError, match=f"Classifier already has an attribute '{name}'; use another name"):
+        with pytest.raises(UserError, match=f"Classifier already has an attribute '{name}', .*take one, or rename"):
             Attachment(module, name, nn.Linear(2, 2))

@@ -236,3 +236,16 @@ def test_a_checkpoint_of_other_data_is_refused(classifier, data, fitted, trainer
 def test_gradient_is_finite_under_bfloat16(classifier, data, fitted):
     module = fitted(classifier, data(), Tripled(), precision="bf16-mixed")
     assert weights(module).isfinite().all()
+
+
+def test_a_checkpoint_of_a_run_without_what_is_attached_is_refused(classifier, data, fitted, trainer, tmp_path):
+    class Helped(Tripled):
+        def setup(self, trainer, pl_module, stage):
+            super().setup(trainer, pl_module, stage)
+            if stage == "fit":
+                self.attach(pl_module, "helper", nn.Linear(2, 2))
+
+    fitted(classifier, data(), enable_checkpointing=True)
+    path = next(tmp_path.rglob("*.ckpt"))
+    with pytest.raises(UserError, match="the checkpoint holds nothing of Helped, which attaches .*helper"):
+        trainer(Helped(), epochs=2).fit(classifier(), datamodule=data(), ckpt_path=path)

@@ -83,3 +83,10 @@ def test_batch_norm_is_not_moved(classifier, data, fitted):
             assert torch.equal(pl_module.model[1].running_mean, statistics)
 
     fitted(lambda: module, Indexed(data()), Once())
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_the_network_gets_its_own_precision(classifier, data, fitted, precision):
+    watcher = Watcher()
+    fitted(classifier, Indexed(data()), watcher, precision=precision)
+    assert watcher.logits[0].isfinite().all()

@@ -22,7 +22,10 @@ class Attachment:
 
     def __init__(self, module: LightningModule, name: str, submodule: nn.Module) -> None:
         if hasattr(module, name):
-            raise UserError(f"{type(module).__name__} already has an attribute '{name}'; use another name for it.")
+            raise UserError(
+                f"{type(module).__name__} already has an attribute '{name}', where a method would put its own; of two "
+                "methods that attach it take one, or rename the module's attribute."
+            )
         self.module, self.name, self.submodule = module, name, submodule
         module.add_module(name, submodule)
         # torch marks the hooks with an attribute, which bound methods cannot carry

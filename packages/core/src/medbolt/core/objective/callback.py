@@ -191,15 +191,20 @@ class ObjectiveCallback(Callback):
             state["attached"] = {name: item.submodule.state_dict() for name, item in self._attachments.items()}
         return state if self.memory is None else state | {"memory": self.memory.state_dict()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
-        self._epoch = state_dict["epoch"]
-        attached = state_dict.get("attached", {})
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume a run without what is attached here; its optimizer does not know these parameters."""
+        # before load_state_dict, which is not called where the checkpoint knows nothing of this callback
+        attached = checkpoint["callbacks"].get(self.state_key, {}).get("attached", {})
         if attached.keys() != self._attachments.keys() and self._attachments:
             raise UserError(
                 f"the checkpoint holds {listed(attached) or 'nothing'} of {type(self).__name__}, which attaches "
                 f"{listed(self._attachments)}; resume with the method it was trained with."
             )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore them."""
+        self._epoch = state_dict["epoch"]
+        attached = state_dict.get("attached", {})
         for name, item in self._attachments.items():
             item.submodule.load_state_dict(attached[name])
         if self.memory is not None and "memory" in state_dict:

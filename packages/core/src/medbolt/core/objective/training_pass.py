@@ -84,10 +84,11 @@ def evaluation(trainer: Trainer, module: LightningModule) -> Iterator[None]:
 
 
 def device_batches(trainer: Trainer, module: LightningModule, loader: Iterable[Any], description: str) -> Iterator[Any]:
-    """Yield a loader's batches on the module's device, with a progress bar on process 0 where the trainer has one."""
+    """Yield a loader's batches on the module's device and in its precision, with a progress bar where the trainer has one."""
     shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
     for batch in tqdm(loader, desc=description, leave=False, disable=not shown):
-        yield trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch, 0), dataloader_idx=0)
+        batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), 0)
+        yield trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
 def network_input(batch: Any) -> Any:
