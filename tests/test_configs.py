@@ -22,6 +22,7 @@ DATA, MODEL = Path("data/synthetic_fundus.yaml"), Path("model/resnet10t.yaml")
 RESAMPLED, FINDINGS = Path("data/synthetic_fundus_balanced.yaml"), Path("data/chestmnist.yaml")
 MULTILABEL = Path("method/longtail/weighted_bce.yaml")
 SMALL = {"medbolt.core.SyntheticFundusDataModule": {"num_train": 100, "num_val": 8, "num_test": 8, "image_size": 32}}
+GREY = Path("study/medmnist_resnet18_grey.yaml")
 OF_THE_USER = {Path("method/longtail/initialize_from.yaml"): ["checkpoint=pretrained.ckpt", "prefix=backbone."]}
 """Options of a layer's callback that only its user can give."""
 
@@ -37,6 +38,8 @@ def layers(file: Path) -> list[Path]:
     kind = file.parts[0]
     if len(file.parts) == 1:
         return [file]
+    if file == GREY:
+        return [Path("data/breastmnist.yaml"), Path("study/medmnist_resnet18.yaml"), file]
     if kind == "study":
         return [Path("data/retinamnist.yaml"), file]
     if file == FINDINGS:
