@@ -26,3 +26,15 @@ def test_collects_inputs_only_inside_the_block():
         layer(torch.ones(3, 2))
     layer(torch.zeros(1, 2))
     assert [x.shape[0] for x in found] == [3]
+
+
+@pytest.mark.parametrize("is_warm", [False, True])
+def test_collects_inputs_inside_a_compiled_network(is_warm):
+    layer = nn.Linear(2, 2)
+    network = torch.compile(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), layer), backend="eager")
+    if is_warm:
+        network(torch.zeros(3, 2))
+    with inputs_of(layer) as found:
+        network(torch.zeros(3, 2))
+    network(torch.zeros(3, 2))
+    assert [x.shape[0] for x in found] == [3]

@@ -1,13 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 from toys import trainer, weights
 
-from medbolt.core import ClassificationTask, MultiView, RandomState, UserError
+from medbolt.core import ClassificationTask, Indexed, MultiView, RandomState, UserError
 from medbolt.core.randomness import derive_seed
 from medbolt.noisy import DivideMix, NoisyLabels, SymmetricNoise
 from medbolt.noisy.dividemix.split import Split, clean_probability, normalized
@@ -247,6 +247,39 @@ def test_any_data_module_gets_two_views_for_the_fit_only(blobs, network):
     data.train_transform = MultiView([own, own, own])
     trainer().fit(task, data)
     assert len(data.train_transform.transforms) == 3
+
+
+def test_a_data_module_has_its_own_transform_back_after_a_failure(blobs, network):
+    class Fails(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            raise RuntimeError("the disk is full")
+
+    data = blobs()
+    own = data.train_transform
+    with pytest.raises(RuntimeError, match="disk is full"):
+        trainer(Fails()).fit(DivideMix(network(), 4), data)
+    assert data.train_transform is own
+
+
+class Foreign(LightningDataModule):
+    def __init__(self, samples):
+        super().__init__()
+        self.samples = samples
+
+    def train_dataloader(self):
+        return DataLoader(self.samples, batch_size=4)
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 1])
+def test_wrapped_data_without_views_or_index_are_refused(warmup_epochs, network):
+    images, targets = torch.randn(8, 3, 4, 4), [i % 4 for i in range(8)]
+    pairs = list(zip(images, targets, strict=True))
+    viewed = [{"image": image, "target": target, "views": torch.stack([image] * 2)} for image, target in pairs]
+    for samples, absent in ((pairs, "'image', 'views', 'target', 'index'"), (viewed, "'index'")):
+        with pytest.raises(UserError, match=f"have no {absent}; use one of medbolt's data modules"):
+            trainer().fit(DivideMix(network(), 4, warmup_epochs), Indexed(Foreign(samples)))
+    with pytest.raises(UserError, match="prior='labels' .* have no class_counts"):
+        trainer().fit(DivideMix(network(), 4, warmup_epochs, prior="labels"), Indexed(Foreign(pairs)))
 
 
 def test_data_that_do_not_serve_are_answered_with_the_remedy(blobs, network):

@@ -65,6 +65,53 @@ def test_names_what_is_wrong(table, options, names, message):
         noise(torch.zeros(len(names), dtype=torch.int64), 3, ids=list(names))
 
 
+def test_a_repeated_id_is_named(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("image,label\na,0\nb,1\na,1\n")
+    with pytest.raises(
+        UserError, match="several rows with the image 'a'; make one row a sample, with a column a rater"
+    ):
+        HumanNoise(path, ["label"], id="image")(torch.tensor([0, 1]), 2, ids=["a", "b"])
+
+
+def test_class_indices_may_be_floats_with_gaps(tmp_path):
+    text, arrays = tmp_path / "reads.csv", tmp_path / "reads.npz"
+    text.write_text("ann,bob\n0.0,1.0\n,2.0\n-1.0,0\n")
+    np.savez(arrays, ann=[0.0, np.nan, -1.0], bob=[1.0, 2.0, 0.0])
+    for path in (text, arrays):
+        noise = HumanNoise(path, ["ann", "bob"], choice="first")
+        assert noise(torch.tensor([0, 2, 0]), 3).tolist() == [0, 2, 0]
+    text.write_text("ann\n0.5\n")
+    with pytest.raises(UserError, match=r"unknown label '0.5'"):
+        HumanNoise(text, ["ann"])(torch.tensor([0]), 3)
+
+
+def test_a_named_class_that_the_data_do_not_have_is_refused(tmp_path):
+    path = tmp_path / "reads.csv"
+    path.write_text("ann\nmel\nnv\n")
+    noise = HumanNoise(path, ["ann"], class_names=NAMES)
+    assert noise(torch.tensor([1]), 2, ids=["0"]).tolist() == [1]
+    with pytest.raises(UserError, match="unknown label 'nv'; the classes are 'bkl', 'mel'"):
+        noise(torch.tensor([1, 0]), 2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"ann": np.zeros((2, 3), dtype=int), "bob": np.zeros(2, dtype=int)}, r"array 'ann' .* has shape \(2, 3\)"),
+        ({"ann": np.zeros(2, dtype=int), "bob": np.zeros(1, dtype=int)}, "array 'bob' .* as many rows as 'ann'"),
+        ({"ann": np.array([0, None]), "bob": np.zeros(2, dtype=int)}, "array 'ann' .* holds pickled Python objects"),
+        ({"ann": np.zeros(2, dtype=int)}, "has no array 'bob'"),
+        (None, "no readable npz file"),
+    ],
+)
+def test_arrays_that_do_not_serve_are_named(tmp_path, arrays, message):
+    path = tmp_path / "reads.npz"
+    path.write_text("ann,bob\n") if arrays is None else np.savez(path, **arrays)
+    with pytest.raises(UserError, match=message):
+        HumanNoise(path, ["ann", "bob"])(torch.tensor([0, 1]), 2)
+
+
 def test_refuses_arguments_that_make_no_sense(table):
     with pytest.raises(ValueError, match="choice"):
         HumanNoise(table, ["ann"], choice="last")

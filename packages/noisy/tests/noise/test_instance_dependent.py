@@ -59,6 +59,12 @@ def test_the_rate_is_kept_on_average():
     assert (noisy != targets).double().mean().item() == pytest.approx(0.3, abs=0.04)
 
 
+def test_a_rate_of_zero_flips_nothing(pictures):
+    many = pictures.repeat(40, 1, 1, 1)
+    targets = torch.arange(len(many)) % 3
+    assert torch.equal(InstanceDependentNoise(0.0, grid=4)(targets, 3, images=many), targets)
+
+
 def test_pictures_of_several_sizes_and_blank_ones_work():
     pictures = [torch.zeros(3, 9, 12, dtype=torch.uint8), torch.full((3, 40, 30), 7, dtype=torch.uint8)]
     assert InstanceDependentNoise(0.4)(torch.tensor([0, 1]), 3, images=pictures).shape == (2,)

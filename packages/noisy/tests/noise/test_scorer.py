@@ -34,6 +34,11 @@ def test_is_deterministic_given_the_network(scorer, pictures):
     assert (first != TARGETS).any()
 
 
+def test_a_rate_of_zero_flips_nothing(scorer, pictures):
+    noise = ScorerNoise(scorer, 0.0, transform=EvaluationTransform(8))
+    assert torch.equal(noise(TARGETS, 3, images=pictures), TARGETS)
+
+
 def test_refuses_a_network_of_other_classes(scorer, pictures):
     with pytest.raises(UserError, match=r"\(60, 3\) for 60 images of 4 classes"):
         ScorerNoise(scorer, 0.4, transform=EvaluationTransform(8))(TARGETS, 4, images=pictures)

@@ -9,6 +9,7 @@ from toys import ToyImages, trainer, weights
 
 from medbolt.core import ClassificationTask, RandomState, UserError
 from medbolt.noisy import CleanTestCurve, NoisyLabels, SymmetricNoise
+from medbolt.noisy.protocol.clean_test_curve import _classes
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +88,50 @@ def test_an_absent_monitor_is_named():
 def test_an_epoch_there_must_be():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         CleanTestCurve(last_epochs=0)
+
+
+class TwoClasses(ToyImages):
+    @property
+    def class_names(self):
+        return ["none", "some"]
+
+    def load(self, split):
+        dataset = super().load(split)
+        return type(dataset)(dataset.images, dataset.targets % 2, dataset.ids)
+
+
+def test_one_logit_tells_two_classes_apart():
+    curve = CleanTestCurve()
+    run = trainer(curve)
+    torch.manual_seed(0)
+    module = ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), 2, "binary")
+    run.fit(module, datamodule=TwoClasses())
+    (expected,) = run.test(module, datamodule=run.datamodule, verbose=False)
+    assert curve.curve[0]["accuracy"] == pytest.approx(expected["test/accuracy"])
+    assert curve.curve[0]["balanced_accuracy"] == pytest.approx(expected["test/balanced_accuracy"])
+    assert 0 < curve.curve[0]["accuracy"] < 1
+
+
+def test_logits_keep_or_lose_their_second_dimension():
+    logits, target = torch.tensor([-1.0, 2.0, 0.5]), torch.tensor([0, 1, 1])
+    assert _classes(logits, target, 2).tolist() == _classes(logits[:, None], target, 2).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "classes"), [((4, 5), (4,), 3), ((4, 1), (4,), 3), ((4, 3), (4, 3), 3), ((4, 2, 2), (4,), 2)]
+)
+def test_other_shapes_are_refused(logits, targets, classes):
+    with pytest.raises(UserError, match="one class a sample, but got logits of shape"):
+        _classes(torch.zeros(logits), torch.zeros(targets, dtype=torch.int64), classes)
+
+
+def test_a_new_fit_begins_a_new_curve_and_a_continued_one_goes_on():
+    curve = CleanTestCurve()
+    module, run = fitted(curve, epochs=2)
+    first = list(curve.curve)
+    run.fit_loop.max_epochs = 3
+    run.fit(module, datamodule=run.datamodule)
+    assert [point["epoch"] for point in curve.curve] == [0, 1, 2]
+    assert curve.curve[:2] == first
+    fitted(curve, epochs=1)
+    assert [point["epoch"] for point in curve.curve] == [0]

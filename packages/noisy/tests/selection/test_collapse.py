@@ -99,6 +99,15 @@ def test_warns_once_when_a_class_is_never_selected(recwarn):
     assert "in epoch 1 no training sample of 'mild' was selected" in text
 
 
+def test_says_nothing_of_classes_that_were_not_drawn(recwarn):
+    class OfTheFirstClass(Selects):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            super().on_train_batch_start(trainer, pl_module, {"index": batch["index"] // 3 * 3}, batch_idx)
+
+    fit(Constant([0.0, 0.0, 0.0]), OfTheFirstClass(torch.ones(24, dtype=torch.bool)), CollapseMonitor(0.999999))
+    assert [text for text in told(recwarn) if "selected" in text] == []
+
+
 def test_refuses_a_threshold_out_of_range():
     with pytest.raises(ValueError, match="threshold"):
         CollapseMonitor(1.0)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from medbolt.core.errors import UserError, listed
@@ -38,6 +39,8 @@ def classifier_head(network: nn.Module, path: str | None, asker: str) -> nn.Line
 def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
     """Collect what a layer is given while a block runs.
 
+    What ``torch.compile`` made calls no hooks, so the block runs it as it was before compilation.
+
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
         >>> with inputs_of(network[1]) as found:
@@ -48,6 +51,7 @@ def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
     found: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0]))
     try:
-        yield found
+        with torch.compiler.set_stance("force_eager"):
+            yield found
     finally:
         handle.remove()

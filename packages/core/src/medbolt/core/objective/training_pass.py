@@ -84,7 +84,7 @@ def evaluation(trainer: Trainer, module: LightningModule) -> Iterator[None]:
 
 
 def device_batches(trainer: Trainer, module: LightningModule, loader: Iterable[Any], description: str) -> Iterator[Any]:
-    """Yield a loader's batches on the module's device and in its precision, with a progress bar where the trainer has one."""
+    """Yield a loader's batches on the module's device, in its precision; process 0 shows the trainer's progress bar."""
     shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
     for batch in tqdm(loader, desc=description, leave=False, disable=not shown):
         batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), 0)

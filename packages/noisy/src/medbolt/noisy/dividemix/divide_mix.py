@@ -70,7 +70,8 @@ class DivideMix(TwoNetworkTask):
 
     Raises:
         ValueError: if an argument is out of its range.
-        UserError: at ``fit``, if the data are no data module, or its batches have no ``views``.
+        UserError: at ``fit``, if the data are no data module, its batches are no dicts with ``image``, ``views``,
+            ``target`` and ``index``, or it has no ``class_counts`` for ``prior="labels"``.
 
     State, cost: a second network; per sample the last ``averaged_epochs`` losses, w and the choice, of each network,
     in checkpoints. An epoch after the warm-up evaluates every sample once, and every view once, then trains on every

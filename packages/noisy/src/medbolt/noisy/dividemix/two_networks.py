@@ -1,25 +1,27 @@
 """What tasks share that divide the samples for two networks and learn the unlabelled ones by MixMatch."""
 
-from contextlib import ExitStack
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from medbolt.core.data.multi_view import add_view
-from medbolt.core.errors import UserError
+from medbolt.core.errors import UserError, listed
 from medbolt.core.memory import SampleMemory
 from medbolt.core.randomness import derive_seed
 from medbolt.core.tasks.classification import ClassificationTask
 from medbolt.core.tasks.log_loss import log_loss
 from medbolt.noisy.dividemix.mixmatch import mixed, predictions, ramped, targets
 from medbolt.noisy.dividemix.semi_supervised_loss import SemiSupervisedLoss
+from medbolt.noisy.dividemix.two_views import TwoViews
 from medbolt.noisy.losses.targets import log_probability
 from medbolt.noisy.selection.peer import PeerNetwork
 from medbolt.noisy.selection.selection import Selection
+
+_NEEDED = ("image", "views", "target", "index")
 
 
 class Division(Protocol):
@@ -108,14 +110,17 @@ class TwoNetworkTask(ClassificationTask):
         self.selection: Selection | None = None  # what network 1 learns from as labelled
         self._prior: Tensor | None = None
         self._epoch = -1  # the last that was begun
-        self._restore = ExitStack()
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the mean of both networks' logits, (B, C)."""
         return (self.model(image) + self.peer(image)) / 2
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Have two views made of each image."""
+        return [TwoViews()]
+
     def setup(self, stage: str) -> None:
-        """Make room for what is remembered of every sample, and have two views made of each image."""
+        """Make room for what is remembered of every sample."""
         super().setup(stage)
         if stage != "fit":
             return
@@ -124,13 +129,13 @@ class TwoNetworkTask(ClassificationTask):
         self._epoch = -1
         self._prior = None
         if self.prior is not None:
-            counts = data.class_counts if self.prior == "labels" else [1] * self.num_classes
+            counts = getattr(data, "class_counts", None) if self.prior == "labels" else [1] * self.num_classes
+            if counts is None:
+                raise UserError(
+                    f"{type(self).__name__} with prior='labels' needs the frequencies of the training labels, but the "
+                    "data have no class_counts; take prior='uniform', or one of medbolt's data modules."
+                )
             self._prior = torch.tensor(counts, dtype=torch.float32) / sum(counts)
-        self._restore.callback(add_view(data, lambda own: own))
-
-    def teardown(self, stage: str) -> None:
-        """Give the data module its own transform back."""
-        self._restore.close()
 
     def on_train_start(self) -> None:
         """Bring what is remembered to the networks' device."""
@@ -138,6 +143,12 @@ class TwoNetworkTask(ClassificationTask):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Divide the samples before the first batch of an epoch: here, as a resumed run has no start of the epoch."""
+        absent = [name for name in _NEEDED if not isinstance(batch, Mapping) or name not in batch]
+        if absent:
+            raise UserError(
+                f"{type(self).__name__} remembers each sample and compares views of its image, but the batches have no "
+                f"{listed(absent)}; use one of medbolt's data modules, with MultiView as its train_transform."
+            )
         if self._epoch != self.current_epoch:
             self._epoch = self.current_epoch
             if self.current_epoch >= self.warmup_epochs:
@@ -145,11 +156,6 @@ class TwoNetworkTask(ClassificationTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the sum of both networks' losses."""
-        if "views" not in batch:
-            raise UserError(
-                f"{type(self).__name__} compares views of an image, but the batches have no 'views'; use one of "
-                "medbolt's data modules, with MultiView as its train_transform."
-            )
         step = self._warm_up if self.current_epoch < self.warmup_epochs else self._mix_match
         loss = step(batch, batch_idx)
         log_loss(self, loss, batch)

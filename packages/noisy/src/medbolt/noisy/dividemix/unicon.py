@@ -62,8 +62,8 @@ class UNICON(TwoNetworkTask):
 
     Raises:
         ValueError: if an argument is out of its range.
-        UserError: if a network has no such head; at ``fit``, if the data are no data module, or its batches have no
-            ``views``.
+        UserError: if a network has no such head; at ``fit``, if the data are no data module, its batches are no dicts
+            with ``image``, ``views``, ``target`` and ``index``, or it has no ``class_counts`` for ``prior="labels"``.
 
     State, cost: a second network and two small ones; 10 bytes a sample in checkpoints. As DivideMix, and two more views
     of the unlabelled images, trained through each network. What is selected is the same on any number of processes;

@@ -147,6 +147,8 @@ def flip_rates(samples: Labelled, rate: float, std: float) -> Tensor:
     .. math:: q_i = \rho + \sigma\, \Phi^{-1}\left(\Phi(a) + u_i (\Phi(b) - \Phi(a))\right), \quad
         a = -\rho / \sigma, \quad b = (1 - \rho) / \sigma
 
+    Truncation moves the mean of rates near 0 and 1 inwards; but a rate of 0 is 0 for every sample.
+
     Args:
         samples: The samples.
         rate: Mean :math:`\rho` before truncation.
@@ -159,6 +161,8 @@ def flip_rates(samples: Labelled, rate: float, std: float) -> Tensor:
         >>> flip_rates(Labelled(torch.zeros(3).long(), 2, ["a", "b", "c"], seed=0), 0.4, 0.1).shape
         torch.Size([3])
     """
+    if rate == 0:  # the clean cell of a sweep
+        return torch.zeros(len(samples.targets), dtype=torch.float64)
     low, high = torch.special.ndtr(torch.tensor([-rate / std, (1 - rate) / std], dtype=torch.float64))
     return (rate + std * torch.special.ndtri(low + samples.uniforms(_RATE) * (high - low))).clamp(0, 1)
 

@@ -28,8 +28,9 @@ class InstanceDependentNoise(LabelNoise):
     class stays identifiable on average for rates below (K - 1) / K, but for the single picture only below about 1/2.
 
     Args:
-        rate: Mean flip rate :math:`\rho` in [0, 1].
-        std: Standard deviation :math:`\sigma` of the flip rates.
+        rate: Mean :math:`\rho` of the flip rates before truncation, in [0, 1]; 0 flips nothing. Near 0 and 1 truncation
+            moves the mean inwards: with ``std=0.1`` a rate of 0.05 flips 10 %, and 1 flips 92 %.
+        std: Standard deviation :math:`\sigma` of the flip rates before truncation.
         temperature: :math:`\tau`: the lower, the more a picture has just one wrong label.
         grid: Points a side of the grid that pictures are sampled at; ``None`` projects every pixel, for pictures of one
             size.

@@ -21,8 +21,9 @@ class ScorerNoise(LabelNoise):
 
     Args:
         scorer: Network from images (B, 3, H, W) to logits (B, K), trained on clean labels.
-        rate: Mean flip rate :math:`\rho` in [0, 1].
-        std: Standard deviation :math:`\sigma` of the flip rates.
+        rate: Mean :math:`\rho` of the flip rates before truncation, in [0, 1]; 0 flips nothing. Near 0 and 1 truncation
+            moves the mean inwards: with ``std=0.1`` a rate of 0.05 flips 10 %, and 1 flips 92 %.
+        std: Standard deviation :math:`\sigma` of the flip rates before truncation.
         temperature: :math:`\tau`: the lower, the more a picture has just one wrong label.
         transform: What the network expects to be done to a picture; by default
             :class:`~medbolt.core.EvaluationTransform`.

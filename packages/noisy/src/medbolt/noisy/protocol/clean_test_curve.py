@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -29,9 +30,11 @@ class CleanTestCurve(Callback):
         filename: Name of the JSON file in the logger's folder, else in ``default_root_dir``.
 
     Raises:
-        UserError: if the data module has no test split with class labels, or ``monitor`` is not logged.
+        UserError: if the data module has no test split with class labels, ``monitor`` is not logged, or the module does
+            not return (B, C) logits, or (B,) and (B, 1) for two classes.
 
-    State, cost: one forward pass over the test split an epoch; the curve, which checkpoints keep.
+    State, cost: one forward pass over the test split an epoch; the curve, which checkpoints keep. A ``fit`` that
+    continues keeps the points of the epochs before it; one that begins anew begins a new curve.
 
     Source: the protocol of LNMBench, arXiv 2512.09315, as its public code has it.
 
@@ -47,6 +50,11 @@ class CleanTestCurve(Callback):
             raise ValueError(f"last_epochs must be at least 1, got {last_epochs}")
         self.last_epochs, self.monitor, self.filename = last_epochs, monitor, filename
         self.curve: list[dict[str, float]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the epochs that this ``fit`` trains; a checkpoint's curve is restored later."""
+        if stage == "fit":
+            self.curve = [point for point in self.curve if point["epoch"] < trainer.current_epoch]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add an epoch to the curve."""
@@ -111,5 +119,18 @@ class CleanTestCurve(Callback):
             for batch in device_batches(trainer, module, data.test_dataloader(), "test curve"):
                 if not isinstance(batch, dict) or "target" not in batch:
                     raise UserError("CleanTestCurve needs test batches with a 'target'; use data with test labels.")
-                metrics.update(module(network_input(batch)), batch["target"])
+                predicted = _classes(module(network_input(batch)), batch["target"], data.num_classes)
+                metrics.update(predicted, batch["target"])
         return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def _classes(logits: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Return the predicted classes, (B,)."""
+    if target.ndim == 1 and logits.shape == (len(target), num_classes):
+        return logits.argmax(1)
+    if target.ndim == 1 and num_classes == 2 and logits.shape in (target.shape, (len(target), 1)):
+        return (logits.flatten() > 0).long()
+    raise UserError(
+        f"CleanTestCurve compares one class a sample, but got logits of shape {tuple(logits.shape)} and targets "
+        f"of shape {tuple(target.shape)} for {num_classes} classes; leave it out, or use a single-label task."
+    )

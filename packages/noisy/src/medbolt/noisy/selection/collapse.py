@@ -16,8 +16,9 @@ from medbolt.noisy.selection.selection import selections
 class CollapseMonitor(Callback):
     """Warn when nearly all validation predictions are one class, or a selection leaves a class out for an epoch.
 
-    Both are how learning with noisy labels fails on unbalanced data while its accuracy looks well. Each is said once a
-    fit. ``val/dominant_share`` is logged each epoch: the share of the class predicted most.
+    A class is left out if samples of it were drawn in the epoch, but none was selected. Both are how learning with
+    noisy labels fails on unbalanced data while its accuracy looks well. Each is said once a fit.
+    ``val/dominant_share`` is logged each epoch: the share of the class predicted most.
 
     Predictions are read from the outputs of ``validation_step``, a dict with ``"probability"``: (B, C), or (B,) and
     (B, 1) for two classes, as :class:`~medbolt.core.ClassificationTask` returns; other outputs, and those of a
@@ -45,14 +46,14 @@ class CollapseMonitor(Callback):
         self.threshold = threshold
         self._labels: Labels | None = None
         self._predicted: list[Tensor] = []
-        self._kept: Tensor | None = None
+        self._counts: Tensor | None = None
         self._said: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look up the training labels."""
         if stage == "fit":
             self._labels = training_labels(trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
-            self._kept, self._said = None, set()
+            self._counts, self._said = None, set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the labels to the module's device."""
@@ -62,22 +63,22 @@ class CollapseMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the samples of each class that were selected."""
+        """Count the samples of each class that were selected, and those that were drawn."""
         if self._labels is None:
             return
         for selection, index in selections(trainer):
-            labels = self._labels.given[index] if selection.target is None else selection.target
-            kept = of_each_class(selection.kept, labels, len(self._labels.class_names))
-            self._kept = kept if self._kept is None else self._kept + kept
+            given, num_classes = self._labels.given[index], len(self._labels.class_names)
+            labels = given if selection.target is None else selection.target
+            chosen = ((selection.kept, labels), (torch.ones_like(selection.kept), given))
+            counts = torch.stack([of_each_class(among, each, num_classes) for among, each in chosen])
+            self._counts = counts if self._counts is None else self._counts + counts
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn of classes that no sample was selected of."""
-        if self._labels is None or self._kept is None:  # alike on all processes
+        """Warn of classes that samples were drawn of, but none selected."""
+        if self._labels is None or self._counts is None:  # alike on all processes
             return
-        kept, self._kept = reduced(trainer, self._kept, "sum"), None
-        given = self._labels.given
-        exist = of_each_class(given >= 0, given, len(kept))
-        missing = [name for name, k, n in zip(self._labels.class_names, kept, exist, strict=True) if n > 0 and k == 0]
+        (kept, drawn), self._counts = reduced(trainer, self._counts, "sum").tolist(), None
+        missing = [name for name, k, n in zip(self._labels.class_names, kept, drawn, strict=True) if n > 0 and k == 0]
         if missing:
             self._say(
                 "selection",
