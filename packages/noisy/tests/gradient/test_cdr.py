@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -226,10 +226,41 @@ def test_generalises_better_than_plain_training_with_the_same_decay_on_a_foreign
     assert sum(masked) / 2 > sum(plain) / 2 + 0.02
 
 
+class LateLayer(BaseFinetuning):
+    """Freezes the convolution for an epoch; then gives it to the optimizer."""
+
+    def freeze_before_training(self, pl_module):
+        self.freeze(pl_module.model[0])
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.model[0], optimizer, lr=0.1)
+
+
+class MaskedShares(Callback):
+    """Notes, for each step, the share of the convolution's gradient that is zero; ``None`` without a gradient."""
+
+    def __init__(self) -> None:
+        self.found: list[float | None] = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        gradient = pl_module.model[0].weight.grad
+        self.found.append(None if gradient is None else float(gradient.eq(0).float().mean()))
+
+
+def test_weights_that_are_unfrozen_later_are_masked_too():
+    module, shares = ToyClassifier(dropout=0), MaskedShares()
+    module.configure_optimizers = lambda: torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)
+    callbacks = (LateLayer(), CDR(0.6, gradual_epochs=0, per_tensor=True), shares)
+    trainer(*callbacks, epochs=2).fit(module, datamodule=ToyImages())
+    assert shares.found[:6] == [None] * 6
+    assert shares.found[6:] == pytest.approx([0.6] * 6, abs=0.02)
+
+
 def test_says_what_it_needs():
     with pytest.raises(UserError, match="has no network 'net'"):
         trainer(CDR(0.4, network="net")).fit(ToyClassifier(), datamodule=ToyImages())
-    with pytest.raises(UserError, match=r"network 'model\.1' of ToyClassifier has no trainable weights"):
+    with pytest.raises(UserError, match=r"network 'model\.1' of ToyClassifier has no weights"):
         trainer(CDR(0.4, network="model.1")).fit(ToyClassifier(), datamodule=ToyImages())
     sharded: Any = SimpleNamespace(strategy=FSDPStrategy())
     with pytest.raises(UserError, match="FSDPStrategy gives each process a part"):

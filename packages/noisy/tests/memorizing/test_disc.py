@@ -42,7 +42,7 @@ def sorted_by_a_loop(memory, sigma, momentum):
         weak, strong = memory["weak"][i].tolist(), memory["strong"][i].tolist()
         thresholds = {"weak": float(memory["weak_threshold"][i]), "strong": float(memory["strong_threshold"][i])}
         if not memory.seen[i]:
-            found = (False, False, False)
+            found = (True, False, False)
         else:
             y = int(memory["label"][i])
             votes = (weak[y] > thresholds["weak"]) + (strong[y] > thresholds["strong"])
@@ -123,6 +123,23 @@ def test_the_loss_is_each_samples_by_its_sort(linear, module, random_data, fit, 
     assert isinstance(selection, Selection)
     assert selection.index[selection.kept].tolist() == kept
     assert selection.target.tolist() == target
+
+
+def test_samples_not_seen_yet_count_as_clean(linear, module, random_data, fit):
+    trained, callback = module(linear()), DISC(0, strong=STRONG)
+    selections = Selections(callback)
+    fit(trained, random_data(), callback, selections)
+    assert all(selection.kept.all() for selection in selections.found)
+    assert not torch.equal(trained.model[0].weight, linear()[0].weight)
+
+
+def test_a_network_called_by_keyword_is_refused_in_one_sentence(linear, module, random_data, fit):
+    class ByKeyword(module):
+        def training_step(self, batch, batch_idx):
+            return self.criterion(self.model(input=batch["image"]), batch["target"])
+
+    with pytest.raises(UserError, match=r"ByKeyword gives its network no positional argument, so DISC .*model\(images"):
+        fit(ByKeyword(nn.Linear(5, 3)), random_data(), DISC(0, strong=STRONG))
 
 
 def test_what_both_views_say_is_remembered(linear, module, random_data, fit):

@@ -2,10 +2,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from medbolt.core import ObjectiveCallback, RandomState
 from medbolt.noisy import EarlyLearningRegularizationPlus
 from medbolt.noisy.memorizing.early_learning_regularization_plus import ramp_up
 
@@ -96,6 +97,44 @@ def test_ramps(linear, module, random_data, fit):
         fit(trained, random_data(), callback)
         losses.append(torch.stack(trained.losses))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_resumed_is_uninterrupted_also_from_the_first_step(step, linear, module, random_data, fit, tmp_path):
+    def run(epochs, path=None):
+        callback = EarlyLearningRegularizationPlus(average_decay=0.9, average_ramp_steps=0)
+        trained = module(linear(), lr=0.5)
+        data = random_data(4)
+        data.shuffle = False
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            callbacks=[RandomState(3), callback],
+            default_root_dir=tmp_path,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(trained, datamodule=data, ckpt_path=path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        networks = [trained.model, callback.peer, *callback.averages]
+        return [value for network in networks for value in network.state_dict().values()]
+
+    whole = run(4)
+    run(step)
+    torch.testing.assert_close(run(4, tmp_path / f"{step}.ckpt"), whole, rtol=0, atol=0)
+
+
+def test_tells_inner_objectives_whose_logits_they_get(linear, module, random_data, fit):
+    class Listens(ObjectiveCallback):
+        def objective(self, step):
+            self.heard.append(step.is_own)
+            return step.loss()
+
+    listens = Listens()
+    listens.heard = []
+    fit(module(linear()), random_data(4), listens, EarlyLearningRegularizationPlus())
+    assert listens.heard == [True, True, False, False]  # two losses of each network's mixtures
 
 
 def test_averages_are_saved_and_the_module_is_left_as_it_was(linear, module, random_data, fit, tmp_path):

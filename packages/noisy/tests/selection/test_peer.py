@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule
@@ -7,7 +9,7 @@ from toys import ToyClassifier, ToyImages, trainer, weights
 
 from medbolt.core import ObjectiveCallback, TimmClassifier, UserError
 from medbolt.core.randomness import derive_seed
-from medbolt.noisy import CoTeaching
+from medbolt.noisy import CoTeaching, JoCoR
 from medbolt.noisy.selection.peer import PeerNetwork
 
 
@@ -149,3 +151,37 @@ def test_a_peer_with_other_outputs_is_refused():
     given = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
     with pytest.raises(UserError, match=r"returned \(8, 5\) where the criterion got logits of shape \(8, 3\)"):
         trainer(CoTeaching(0.2, peer=given)).fit(ToyClassifier(), datamodule=ToyImages(batch_size=8))
+
+
+@pytest.mark.parametrize("make", [CoTeaching, JoCoR])
+def test_a_network_called_by_keyword_is_refused_in_one_sentence(make):
+    class ByKeyword(ToyClassifier):
+        def training_step(self, batch, batch_idx):
+            return self.criterion(self.model(input=batch["image"]), batch["target"])
+
+    with pytest.raises(UserError, match=r"ByKeyword gives its network no positional argument, so the peer network"):
+        trainer(make(0.2)).fit(ByKeyword(), datamodule=ToyImages(batch_size=8))
+
+
+def test_a_second_fit_goes_on_with_the_peer():
+    method, module, data = CoTeaching(0.2), ToyClassifier(), ToyImages(batch_size=8)
+    run = trainer(method)
+    run.fit(module, datamodule=data)
+    first, before = method.peer, weights(method.peer)
+    run.fit_loop.max_epochs = 2
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "CoTeaching begins")
+        run.fit(module, datamodule=data)
+    assert method.peer is first
+    assert not torch.equal(weights(method.peer), before)
+    trainer(method).fit(module, datamodule=data)  # another trainer begins anew
+    assert method.peer is not first
+
+
+def test_warns_of_a_peer_drawn_anew_beside_a_trained_network():
+    module, data, run = ToyClassifier(), ToyImages(batch_size=8), trainer(CoTeaching(0.2))
+    run.fit(module, datamodule=data)
+    run.callbacks = [CoTeaching(0.2)]
+    run.fit_loop.max_epochs = 2
+    with pytest.warns(UserWarning, match="CoTeaching begins at epoch 1 with a peer network drawn anew"):
+        run.fit(module, datamodule=data)

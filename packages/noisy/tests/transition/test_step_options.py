@@ -2,10 +2,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, MultiStepLR, OneCycleLR, SequentialLR
+from toys import ToyClassifier, ToyImages, trainer
 
+from medbolt.noisy import TRevision, VolMinNet
 from medbolt.noisy.transition.step_options import StepOptions
 
 OPTIMIZERS = {
@@ -119,3 +122,33 @@ def test_lbfgs_which_knows_one_group_only_is_left_alone():
     StepOptions([optimizer := torch.optim.LBFGS(values)], values[:1])
     optimizer.step(lambda: sum((value**2).sum() for value in values))
     assert len(optimizer.param_groups) == 1
+
+
+class Fails(ToyClassifier):
+    """Fails in the second epoch, inside of the optimizer's step."""
+
+    optimizer: Optimizer
+
+    def training_step(self, batch, batch_idx):
+        if self.current_epoch == 1:
+            raise RuntimeError("out of memory")
+        return super().training_step(batch, batch_idx)
+
+    def configure_optimizers(self):
+        self.optimizer = SGD(self.parameters(), 0.1, weight_decay=0.3)
+        return self.optimizer
+
+
+@pytest.mark.parametrize("make", [lambda: VolMinNet(), lambda: TRevision(1, 1, revision_lr=0.5)])
+def test_a_checkpoint_of_a_failed_run_resumes_and_the_optimizer_is_as_it_was(make, tmp_path):
+    module, saving = Fails(), OnExceptionCheckpoint(tmp_path, "failed")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer(make(), saving, epochs=2, enable_checkpointing=True).fit(module, datamodule=ToyImages())
+    assert not module.optimizer._optimizer_step_pre_hooks
+    (group,) = module.optimizer.param_groups
+    assert group["lr"] == 0.1
+    saved = torch.load(tmp_path / "failed.ckpt", weights_only=True)
+    assert len(saved["optimizer_states"][0]["param_groups"]) == 1
+    healthy = ToyClassifier()
+    trainer(make(), epochs=3).fit(healthy, datamodule=ToyImages(), ckpt_path=tmp_path / "failed.ckpt")
+    assert healthy.seen

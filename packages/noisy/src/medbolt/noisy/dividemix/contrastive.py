@@ -37,7 +37,7 @@ class ContrastiveHead(nn.Module):
         """Return the loss."""
         n = len(first)
         with torch.autocast(first.device.type, enabled=False):
-            z = F.normalize(self.projection(torch.cat([first, second]).to(self.projection[0].weight)), dim=1)
+            z = F.normalize(self.projection(torch.cat([first, second]).to(next(self.parameters()))), dim=1)
             if n < 2:
                 return 0 * z.sum()  # of every process the same parameters have a gradient
             cosine = (z @ z.T / self.temperature).fill_diagonal_(-torch.inf)

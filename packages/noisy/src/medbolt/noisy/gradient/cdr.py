@@ -95,10 +95,11 @@ class CDR(Callback):
                 f"{type(pl_module).__name__} has no network '{self.network}' for CDR; name its attribute, "
                 "network='net' for instance, or 'self' for the whole module."
             ) from None
-        self._weights = {id(p): p for p in network.parameters() if p.requires_grad and p.ndim in (2, 4)}
+        # frozen ones too, which may learn later
+        self._weights = {id(p): p for p in network.parameters() if p.ndim in (2, 4)}
         if not self._weights:
             raise UserError(
-                f"network '{self.network}' of {type(pl_module).__name__} has no trainable weights of linear layers or "
+                f"network '{self.network}' of {type(pl_module).__name__} has no weights of linear layers or "
                 "two-dimensional convolutions for CDR to choose from; name another network, or leave CDR out."
             )
 

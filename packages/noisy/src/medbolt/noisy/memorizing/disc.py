@@ -15,6 +15,8 @@ from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropyLoss
 from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
+from medbolt.noisy.network_inputs import network_inputs
+from medbolt.noisy.one_class import OneClassTargets
 from medbolt.noisy.selection.labels import reduced
 from medbolt.noisy.selection.selection import Selection
 from medbolt.noisy.selection.smallest import weighted
@@ -33,10 +35,10 @@ class DISC(ObjectiveCallback):
 
     w and s are the weak and the strong view of an image, :math:`\ell` is the criterion, g generalized cross entropy,
     m the criterion of MixUp among the n samples of C, H and P, where P has corrected labels and each sample is the
-    larger part of its mixture. Between epochs every sample that was seen, with the probabilities it had last and its
+    larger part of its mixture. Between epochs every sample, by the probabilities it had last and its
     thresholds :math:`\tau^w, \tau^s`, is sorted anew:
 
-    - clean, C: its label's probability is above the threshold in both views;
+    - clean, C: its label's probability is above the threshold in both views, or it was not seen yet;
     - hard, H: in one of them;
     - purified, P: in neither, but :math:`\max_k (p^w_k + p^s_k) / 2 > \min((\tau^w + \tau^s) / 2 + \sigma, 0.99)`; its
       label becomes that class;
@@ -68,7 +70,8 @@ class DISC(ObjectiveCallback):
     Raises:
         ValueError: if an argument is out of its range.
         UserError: at ``fit``, if the data module does not know its training set, or nobody the number of classes; in
-            training, if there is no second view.
+            training, if there is no second view, samples have several findings, or the network gets its images by
+            keyword.
 
     State, cost: 2 N x C float32 and 27 bytes a sample, merged across processes each epoch and kept in checkpoints; one
     more pass of the batch through the network, and two of its selected samples. Sums are divided by the processes' mean
@@ -105,6 +108,7 @@ class DISC(ObjectiveCallback):
         self.start_epoch, self.sigma, self.momentum = start_epoch, sigma, momentum
         self.hard_weight, self.alpha, self.strong, self.num_classes = hard_weight, alpha, strong, num_classes
         self.hard_loss = GeneralizedCrossEntropyLoss(q, reduction="none")
+        self._one_class = OneClassTargets(type(self).__name__)
         self.selection: Selection | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -132,7 +136,7 @@ class DISC(ObjectiveCallback):
         memory, seen = self.memory, self.memory.seen
         label = memory["label"].clamp(min=0)[:, None]  # of samples never seen it is not known, and not used
         likes = [memory[view].gather(1, label)[:, 0] > memory[f"{view}_threshold"] for view in _VIEWS]
-        clean, hard = likes[0] & likes[1] & seen, (likes[0] ^ likes[1]) & seen
+        clean, hard = (likes[0] & likes[1]) | ~seen, (likes[0] ^ likes[1]) & seen
         highest, corrected = ((memory["weak"] + memory["strong"]) / 2).max(1)
         threshold = (memory["weak_threshold"] + memory["strong_threshold"]) / 2 + self.sigma
         purified = (highest > threshold.clamp(max=0.99)) & ~(clean | hard) & seen
@@ -145,8 +149,9 @@ class DISC(ObjectiveCallback):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses of the samples by their sort; remember what both views say."""
         assert self.memory is not None
+        self._one_class.require(step)
         memory, index, num_classes = self.memory, step.index, self.memory["weak"].shape[1]
-        images, *others = step.inputs
+        images, *others = network_inputs(step, "DISC")
         view = second_view(self, step, self.strong)
         logits = network_logits(self, step, view, *others)
         log_weak, log_strong = (log_probability_of(self, z, num_classes) for z in (step.logits, logits))

@@ -9,6 +9,7 @@ from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.memorizing.classes import log_probability_of
+from medbolt.noisy.one_class import OneClassTargets
 
 
 class EarlyLearningRegularization(ObjectiveCallback):
@@ -40,7 +41,8 @@ class EarlyLearningRegularization(ObjectiveCallback):
 
     Raises:
         ValueError: if an argument is out of its range.
-        UserError: at ``fit``, if the data module does not know its training set, or nobody the number of classes.
+        UserError: at ``fit``, if the data module does not know its training set, or nobody the number of classes; in
+            training, if samples have several findings.
 
     State, cost: N x C float32, merged across processes each epoch and kept in checkpoints; one softmax. Two processes
     do what one does with the double batch. What asks for the loss twice in a batch (a method with two networks, MixUp)
@@ -65,6 +67,7 @@ class EarlyLearningRegularization(ObjectiveCallback):
         if weight < 0 or not 0 <= momentum < 1:
             raise ValueError(f"weight must not be negative and momentum in [0, 1), got {weight} and {momentum}")
         self.weight, self.momentum, self.num_classes = weight, momentum, num_classes
+        self._one_class = OneClassTargets(type(self).__name__)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Intercept the criterion; begin with empty targets."""
@@ -75,6 +78,7 @@ class EarlyLearningRegularization(ObjectiveCallback):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses with the regularization; update the targets of the batch."""
         assert self.memory is not None
+        self._one_class.require(step)
         p = log_probability_of(self, step.logits, self.memory["target"].shape[1]).exp()
         target = updated_target(self.memory, "target", step.index, p, self.momentum)
         return step.loss() + self.weight * log_disagreement(target, p)

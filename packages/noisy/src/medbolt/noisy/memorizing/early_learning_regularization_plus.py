@@ -15,6 +15,7 @@ from medbolt.noisy.class_count import class_count
 from medbolt.noisy.memorizing.averaged_network import AveragedNetwork
 from medbolt.noisy.memorizing.classes import log_probability_of
 from medbolt.noisy.memorizing.early_learning_regularization import log_disagreement, updated_target
+from medbolt.noisy.one_class import OneClassTargets
 from medbolt.noisy.selection.peer import PeerNetwork
 
 _FIELDS = ("target", "peer_target")
@@ -58,7 +59,7 @@ class EarlyLearningRegularizationPlus(MixedInputs):
     Raises:
         ValueError: if an argument is out of its range.
         UserError: at ``fit``, if the network cannot be copied and drawn anew, the data module does not know its
-            training set, or nobody the number of classes.
+            training set, or nobody the number of classes; in training, if samples have several findings.
 
     State, cost: 2 N x C float32; a second network, and a running mean of each. Two forward and backward passes and two
     forward passes a batch. All of it is kept in checkpoints with this callback. Processes mix within their own
@@ -96,9 +97,11 @@ class EarlyLearningRegularizationPlus(MixedInputs):
             raise ValueError(f"momentum and average_decay must be in [0, 1), got {momentum} and {average_decay}")
         self.weight, self.momentum, self.alpha, self.num_classes = weight, momentum, alpha, num_classes
         self.average_decay, self.average_ramp_steps, self.ramp_steps = average_decay, average_ramp_steps, ramp_steps
+        self._one_class = OneClassTargets(type(self).__name__)
         self._peer = PeerNetwork(peer, reinitialize, seed)
         self._averages: list[AveragedNetwork] = []  # of the module's network, of the peer
         self._averaged_step = 0  # optimizer steps that the averages have seen
+        self._has_averages = False  # from a checkpoint
         self._step = 0
         self._average_ramp = 0.0
         self._unmixed: Tensor | None = None
@@ -130,6 +133,7 @@ class EarlyLearningRegularizationPlus(MixedInputs):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return both networks' losses of the mixtures, with the regularization; update the targets of the batch."""
         assert self.memory is not None
+        self._one_class.require(step)
         mix, num_classes = self.mix_of(step), self.memory["target"].shape[1]
         share = mix.target_weight[:, None]
         weight = self.weight * ramp_up(step.module.global_step, self.ramp_steps)
@@ -142,7 +146,8 @@ class EarlyLearningRegularizationPlus(MixedInputs):
             target = updated_target(self.memory, field, step.index, p, self.momentum)
             target = share * target + (1 - share) * target[mix.partner]
             p = log_probability_of(self, logits, num_classes).exp()
-            losses = losses + super().objective(replace(step, logits=logits)) + weight * log_disagreement(target, p)
+            its = replace(step, logits=logits, is_own=step.is_own and logits is step.logits)
+            losses = losses + super().objective(its) + weight * log_disagreement(target, p)
         return losses
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -152,20 +157,22 @@ class EarlyLearningRegularizationPlus(MixedInputs):
             return
         empty = torch.zeros(class_count(self, self.num_classes, trainer, pl_module))
         self.remember(trainer, **dict.fromkeys(_FIELDS, empty))
-        peer = self._peer.make(pl_module, self.network)
+        peer = self._peer.make(pl_module, self.network, keep=trainer.global_step > 0)
         self.attach(pl_module, "peer_network", peer)
         self._averages = [AveragedNetwork(pl_module.get_submodule(self.network)), AveragedNetwork(peer)]
         self._averaged_step = self._step = 0
+        self._has_averages = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the averages with the networks as all processes start with them."""
         super().on_train_start(trainer, pl_module)
+        self._peer.warn_if_late(type(self).__name__, trainer.current_epoch)
         half = trainer.estimated_stepping_batches / 2
         default = half if math.isfinite(half) else 40_000
         self._average_ramp = default if self.average_ramp_steps is None else self.average_ramp_steps
         for average in self._averages:
             average.match()
-            if self._averaged_step == 0:
+            if not self._has_averages:
                 average.update(decay=0.0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -188,7 +195,8 @@ class EarlyLearningRegularizationPlus(MixedInputs):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore them."""
         super().load_state_dict(state_dict)
-        self._averaged_step = state_dict["averaged_step"]
+        self._peer.is_new = False
+        self._averaged_step, self._has_averages = state_dict["averaged_step"], True
         for average, saved in zip(self._averages, state_dict["averages"], strict=True):
             average.network.load_state_dict(saved)
 

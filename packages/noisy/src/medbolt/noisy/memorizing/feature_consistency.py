@@ -35,7 +35,7 @@ class FeatureConsistency(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the loss of each pair."""
         with torch.autocast(first.device.type, enabled=False):
-            z = [self.projection(view.to(self.projection[0].weight)) for view in (first, second)]
+            z = [self.projection(view.to(next(self.parameters()))) for view in (first, second)]
             foretold = [self.prediction(each) for each in z]
             cosines = [cosine_similarity(foretold[k], z[1 - k].detach(), dim=1) for k in range(2)]
         return -(cosines[0] + cosines[1]) / 2

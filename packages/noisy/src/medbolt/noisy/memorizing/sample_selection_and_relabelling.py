@@ -17,6 +17,7 @@ from medbolt.noisy.features import classifier_head, inputs_of
 from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
 from medbolt.noisy.memorizing.feature_consistency import FeatureConsistency
 from medbolt.noisy.memorizing.neighbours import class_weights, relabel_and_select
+from medbolt.noisy.one_class import OneClassTargets
 from medbolt.noisy.selection.labels import training_labels
 from medbolt.noisy.selection.selection import Selection
 
@@ -64,7 +65,7 @@ class SampleSelectionAndRelabelling(MixedInputs):
     Raises:
         ValueError: if an argument is out of its range.
         UserError: at ``fit``, if the data module does not know its training set, nobody the number of classes, or there
-            is no such head; in training, if ``consistency`` finds no second view.
+            is no such head; in training, if ``consistency`` finds no second view, or samples have several findings.
 
     State, cost: 20 bytes a sample, kept in checkpoints. Between epochs a pass over the training set, N x D features on
     every process, and N x N similarities, a thousand rows at a time, on process 0. In training nothing beyond MixUp;
@@ -108,6 +109,7 @@ class SampleSelectionAndRelabelling(MixedInputs):
         self.start_epoch, self.alpha, self.balanced, self.consistency = start_epoch, alpha, balanced, consistency
         self.strong, self.head, self.num_classes = strong, head, num_classes
         self.selection: Selection | None = None
+        self._one_class = OneClassTargets(type(self).__name__)
         self._index: Tensor | None = None
         self._unmixed: Tensor | None = None
 
@@ -179,6 +181,7 @@ class SampleSelectionAndRelabelling(MixedInputs):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses of the mixtures of selected samples; remember the labels given."""
         assert self.memory is not None
+        self._one_class.require(step)
         memory, index, mix = self.memory, step.index, self.mix_of(step)
         given = as_distribution(step.target, self._classes)
         memory.write(index, given=given.argmax(1))

@@ -8,6 +8,7 @@ from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
+from medbolt.noisy.one_class import OneClassTargets
 
 
 class SelfEnsembleLabelCorrection(ObjectiveCallback):
@@ -33,7 +34,8 @@ class SelfEnsembleLabelCorrection(ObjectiveCallback):
 
     Raises:
         ValueError: if an argument is out of its range.
-        UserError: at ``fit``, if the data module does not know its training set, or nobody the number of classes.
+        UserError: at ``fit``, if the data module does not know its training set, or nobody the number of classes; in
+            training, if samples have several findings.
 
     State, cost: N x C float32, merged across processes each epoch and kept in checkpoints; one softmax. Two processes
     do what one does with the double batch. What asks for the loss twice in a batch (a method with two networks, MixUp)
@@ -60,6 +62,7 @@ class SelfEnsembleLabelCorrection(ObjectiveCallback):
                 f"start_epoch must not be negative and momentum in [0, 1], got {start_epoch} and {momentum}"
             )
         self.start_epoch, self.momentum, self.num_classes = start_epoch, momentum, num_classes
+        self._one_class = OneClassTargets(type(self).__name__)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Intercept the criterion; make room for the targets."""
@@ -70,6 +73,7 @@ class SelfEnsembleLabelCorrection(ObjectiveCallback):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses with the corrected labels; update those of the batch."""
         assert self.memory is not None
+        self._one_class.require(step)
         if step.module.current_epoch < self.start_epoch:
             return step.loss()
         index, num_classes = step.index, self.memory["target"].shape[1]

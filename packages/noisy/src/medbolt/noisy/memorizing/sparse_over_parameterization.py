@@ -12,6 +12,7 @@ from medbolt.core.objective.step import TrainingStep
 from medbolt.core.randomness import derive_seed
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.memorizing.classes import as_distribution, as_logits, log_probability_of
+from medbolt.noisy.one_class import OneClassTargets
 
 
 class SparseOverParameterization(ObjectiveCallback):
@@ -56,7 +57,7 @@ class SparseOverParameterization(ObjectiveCallback):
     Raises:
         ValueError: if an argument is out of its range.
         UserError: at ``fit``, if the data module does not know its training set, or nobody the number of classes; in
-            training, if ``consistency`` finds no second view.
+            training, if ``consistency`` finds no second view, or samples have several findings.
 
     State, cost: N x (C + 1) float32, merged across processes each epoch and kept in checkpoints; a small gradient of
     its own. With ``consistency`` a second pass through the network. What asks for the loss twice in a batch (a method
@@ -91,6 +92,7 @@ class SparseOverParameterization(ObjectiveCallback):
             )
         self.lr_u, self.lr_v, self.consistency, self.balance = lr_u, lr_v, consistency, balance
         self.strong, self.seed, self.num_classes = strong, seed, num_classes
+        self._one_class = OneClassTargets(type(self).__name__)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Intercept the criterion; draw the first u and v."""
@@ -108,6 +110,7 @@ class SparseOverParameterization(ObjectiveCallback):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses of the completed predictions; train u and v of the batch."""
         assert self.memory is not None
+        self._one_class.require(step)
         num_classes = self.memory["v"].shape[1]
         index = step.index
         u, v = (self.memory.read(index, name).detach().requires_grad_() for name in ("u", "v"))

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from medbolt.core.errors import UserError
 from medbolt.core.memory import SampleMemory
 from medbolt.core.objective.step import TrainingStep
+from medbolt.noisy.one_class import require_one_class
 from medbolt.noisy.selection.labels import Labels
 from medbolt.noisy.selection.probabilities import log_probabilities
 
@@ -23,11 +23,7 @@ def prediction_of(step: TrainingStep, labels: Labels | None) -> tuple[Tensor, Te
     logits, target = step.logits.detach(), step.target
     one_logit = logits.ndim == 1 or logits.shape[1:] == (1,)
     soft = target.ndim == 2 and target.shape[1] > 1
-    if logits.ndim > 2 or (soft and ((target.float().sum(1) - 1).abs() > 1e-3).any()):
-        raise UserError(
-            f"{type(step.module).__name__} predicts logits {tuple(logits.shape)} for targets {tuple(target.shape)}; "
-            "label quality is judged where each sample has one class."
-        )
+    require_one_class(step, "label quality is judged where each sample has one class.")
     if labels is not None:
         given = labels.given[step.index]
     elif soft:

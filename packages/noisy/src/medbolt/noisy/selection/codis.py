@@ -39,11 +39,12 @@ class CoDis(SmallLossSelection):
         network: Attribute of the network, whose inputs the peer is given too.
 
     Shapes:
-        logits (B, C), or (B,) and (B, 1) for two classes.
+        logits (B, C), or (B,) and (B, 1) for two classes; one class a sample.
 
     Raises:
         ValueError: if an argument is out of its range.
-        UserError: at ``fit``, if the network cannot be copied and drawn anew.
+        UserError: at ``fit``, if the network cannot be copied and drawn anew; in training, if samples have several
+            findings.
 
     State, cost: a second network, kept in checkpoints with this callback, and its forward and backward pass.
 
@@ -78,6 +79,7 @@ class CoDis(SmallLossSelection):
 
     def objective(self, step: TrainingStep) -> Tensor:
         """Return both networks' losses of the samples chosen for them."""
+        self._one_class.require(step)
         peer_logits = self.peer_logits(step)
         log_p, log_q = log_probabilities(step.logits), log_probabilities(peer_logits)
         first = step.loss() - self.divergence_weight * self.divergence(log_p, log_q.detach())

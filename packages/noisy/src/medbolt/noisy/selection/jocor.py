@@ -35,11 +35,12 @@ class JoCoR(SmallLossSelection):
         network: Attribute of the network, whose inputs the peer is given too.
 
     Shapes:
-        logits (B, C), or (B,) and (B, 1) for two classes.
+        logits (B, C), or (B,) and (B, 1) for two classes; one class a sample.
 
     Raises:
         ValueError: if an argument is out of its range.
-        UserError: at ``fit``, if the network cannot be copied and drawn anew.
+        UserError: at ``fit``, if the network cannot be copied and drawn anew; in training, if samples have several
+            findings.
 
     State, cost: a second network, kept in checkpoints with this callback, and its forward and backward pass.
 
@@ -71,6 +72,7 @@ class JoCoR(SmallLossSelection):
 
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the joint losses of the samples kept."""
+        self._one_class.require(step)
         peer_logits = self.peer_logits(step)
         labels = step.loss() + step.loss(logits=peer_logits)
         divergence = symmetric_divergence(step.logits, peer_logits)

@@ -7,12 +7,14 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medbolt.core.errors import UserError, listed
 from medbolt.core.objective.step import TrainingStep
 from medbolt.core.randomness import derive_seed, seeded
+from medbolt.noisy.network_inputs import network_inputs
 
 _HOOKS = [
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks"),
@@ -40,15 +42,28 @@ class PeerNetwork:
     def __init__(self, given: nn.Module | None, reinitialize: str, seed: int) -> None:
         self.given, self.reinitialize, self.seed = given, reinitialize, seed
         self.network: nn.Module | None = given
+        self.is_new = False
+        """Whether the weights are drawn anew in this fit: not given, kept or restored."""
+        self._first: nn.Module | None = None  # which the peer is a copy of
 
-    def make(self, module: LightningModule, path: str) -> nn.Module:
-        """Make the peer of the network at a dotted attribute of the module."""
+    def make(self, module: LightningModule, path: str, keep: bool = False) -> nn.Module:
+        """Make the peer of the network at a dotted attribute of the module.
+
+        Args:
+            module: The module.
+            path: Attribute of the network.
+            keep: Return the peer of an earlier fit, if it was made of this very network.
+        """
         network = None if path == "self" else _submodule(module, path)
         if self.given is not None:
             if self.given is network:
                 raise UserError(f"peer is the network '{path}' itself; pass another one, or none to have it made.")
             self.network = self.given
             return self.given
+        self.is_new = not (keep and network is not None and network is self._first)
+        if not self.is_new:
+            assert self.network is not None
+            return self.network
         if network is None:
             why = "network='self' cannot be copied" if path == "self" else f"there is no network '{path}'"
             raise UserError(
@@ -64,13 +79,22 @@ class PeerNetwork:
         peer.cpu()  # whose random numbers are the same on any machine
         with seeded(derive_seed(self.seed, 1)):
             _draw_anew(part, self.reinitialize)
-        self.network = peer.to(device)
+        self.network, self._first = peer.to(device), network
         return self.network
+
+    def warn_if_late(self, method: str, epoch: int) -> None:
+        """Warn when weights drawn anew meet a network that has trained for some epochs."""
+        if self.is_new and epoch > 0:
+            rank_zero_warn(
+                f"{method} begins at epoch {epoch} with a peer network drawn anew, which has learned nothing beside a "
+                "network that has; resume from a checkpoint of this method, pass a trained network as peer, or train "
+                "with a new trainer."
+            )
 
     def logits(self, step: TrainingStep) -> Tensor:
         """Return the peer's logits of what the network saw last, in the shape of the network's."""
         assert self.network is not None
-        logits = self.network(*step.inputs)
+        logits = self.network(*network_inputs(step, "the peer network"))
         if not isinstance(logits, Tensor) or logits.numel() != step.logits.numel():
             what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise UserError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from medbolt.core.errors import UserError
 from medbolt.core.objective.callback import ObjectiveCallback
 from medbolt.core.objective.step import TrainingStep
+from medbolt.noisy.one_class import OneClassTargets
 from medbolt.noisy.selection.peer import PeerNetwork
 from medbolt.noisy.selection.selection import Selection
 from medbolt.noisy.selection.smallest import weighted, weights_of_smallest
@@ -26,6 +27,10 @@ class SmallLossSelection(ObjectiveCallback):
     I are the samples of smallest loss. Which loss that is, the criterion and the objectives inward say: class weights
     count in the ranking. An objective inward that remembers samples should stand further out instead: methods with two
     networks call it for both.
+
+    Methods with two networks keep the peer when a trainer fits the same module once more. Where training begins at a
+    later epoch with a peer drawn anew, as with another callback of the kind, they warn: a network that has learned
+    nothing then picks samples at that epoch's rate.
 
     Args:
         forget_rate: Share :math:`\tau` of samples to leave out in the end, in [0, 1): the rate of the noise.
@@ -74,6 +79,7 @@ class SmallLossSelection(ObjectiveCallback):
         self.scope: Scope = scope
         self.selection: Selection | None = None
         self._peer: PeerNetwork | None = None  # set by methods with two networks
+        self._one_class = OneClassTargets(type(self).__name__)  # for those that compare probabilities
         self._has_warned = False
 
     @property
@@ -144,9 +150,21 @@ class SmallLossSelection(ObjectiveCallback):
             return
         self.selection, self._has_warned = None, False
         if self._peer is not None:
-            self.attach(pl_module, "peer_network", self._peer.make(pl_module, self.network))
+            self.attach(pl_module, "peer_network", self._peer.make(pl_module, self.network, trainer.global_step > 0))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn of a peer network that begins late."""
+        super().on_train_start(trainer, pl_module)
+        if self._peer is not None:
+            self._peer.warn_if_late(type(self).__name__, trainer.current_epoch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Forget the last batch's selection."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self.selection = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the peer network."""
+        super().load_state_dict(state_dict)
+        if self._peer is not None:
+            self._peer.is_new = False

@@ -15,6 +15,7 @@ from medbolt.core.objective.training_pass import network_input, training_pass
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.losses.targets import expected, log_probability
 from medbolt.noisy.losses.transition import noisy_probability
+from medbolt.noisy.one_class import OneClassTargets
 from medbolt.noisy.transition.anchor_points import TransitionEstimate, estimate_transition
 from medbolt.noisy.transition.context import log_transition_error, require_classes
 from medbolt.noisy.transition.step_options import StepOptions
@@ -52,7 +53,8 @@ class TRevision(ObjectiveCallback):
     Raises:
         ValueError: if an argument is out of range.
         UserError: at ``fit``, if the number of classes is unknown, no optimizer holds :math:`\Delta`, or the data
-            cannot be passed once more (see :func:`~medbolt.core.training_pass`); at a step, if logits are not (B, K).
+            cannot be passed once more (see :func:`~medbolt.core.training_pass`); at a step, if logits are not (B, K) or
+            samples have several findings.
 
     State, cost: two K x K matrices, with the callback in checkpoints; one pass over the training set; a product with
     the matrix a step. Logs ``lnl/T_error`` each epoch where the data know the clean labels.
@@ -89,6 +91,7 @@ class TRevision(ObjectiveCallback):
         self.outlier_percentile, self.top_m, self.num_classes = outlier_percentile, top_m, num_classes
         self.estimate: TransitionEstimate | None = None
         """What was found from anchor points in this process."""
+        self._one_class = OneClassTargets(type(self).__name__)
         self._layer: RevisedTransition | None = None
         self._step_options: StepOptions | None = None
 
@@ -112,6 +115,7 @@ class TRevision(ObjectiveCallback):
         super().on_train_start(trainer, pl_module)
         assert self._layer is not None
         self._step_options = StepOptions(trainer.optimizers, self._layer.parameters())
+        self.undo_later(self._step_options.remove)
 
     def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Estimate the matrix when the first stage is over."""
@@ -146,6 +150,7 @@ class TRevision(ObjectiveCallback):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the losses of the stage."""
         assert self._layer is not None
+        self._one_class.require(step)
         epoch = step.module.current_epoch
         unused = 0.0 * self._layer.delta.sum()  # a gradient every step, which DistributedDataParallel waits for
         if epoch < self.estimate_epochs:
@@ -169,12 +174,6 @@ class TRevision(ObjectiveCallback):
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.current_epoch >= self.estimate_epochs:
             log_transition_error(self.transition, trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the optimizers as they were."""
-        super().on_train_end(trainer, pl_module)
-        assert self._step_options is not None
-        self._step_options.remove()
 
     def _find_network(self, module: LightningModule) -> nn.Module:
         if self.network == "self":

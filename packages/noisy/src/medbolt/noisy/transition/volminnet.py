@@ -10,6 +10,7 @@ from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.losses.targets import expected, log_probability
 from medbolt.noisy.losses.transition import noisy_probability
+from medbolt.noisy.one_class import OneClassTargets
 from medbolt.noisy.transition.context import log_transition_error, require_classes
 from medbolt.noisy.transition.step_options import StepOptions
 
@@ -49,7 +50,7 @@ class VolMinNet(ObjectiveCallback):
     Raises:
         ValueError: if an argument is out of range.
         UserError: at ``fit``, if the number of classes is unknown, or no optimizer holds T; at a step, if the logits
-            are not (B, K).
+            are not (B, K) or samples have several findings.
 
     State, cost: K x K parameters with the callback in checkpoints; a product with T and a determinant a step. Logs
     ``lnl/T_error`` each epoch where the data know the clean labels (:class:`~medbolt.noisy.NoisyLabels`).
@@ -77,6 +78,7 @@ class VolMinNet(ObjectiveCallback):
             raise ValueError(f"transition_lr must be positive, got {transition_lr}")
         self.volume_weight, self.initial, self.transition_lr = volume_weight, initial, transition_lr
         self.num_classes = num_classes
+        self._one_class = OneClassTargets(type(self).__name__)
         self._layer: TransitionLayer | None = None
         self._step_options: StepOptions | None = None
 
@@ -101,10 +103,12 @@ class VolMinNet(ObjectiveCallback):
         super().on_train_start(trainer, pl_module)
         assert self._layer is not None
         self._step_options = StepOptions(trainer.optimizers, self._layer.parameters(), lr=self.transition_lr)
+        self.undo_later(self._step_options.remove)
 
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the corrected losses and the volume."""
         assert self._layer is not None
+        self._one_class.require(step)
         require_classes("VolMinNet", step.logits, len(self._layer.weight))
         matrix = self._layer()
         noisy = noisy_probability(log_probability(step.logits), matrix)
@@ -114,12 +118,6 @@ class VolMinNet(ObjectiveCallback):
         """Log how wrong the matrix is, where the truth is known."""
         super().on_train_epoch_end(trainer, pl_module)
         log_transition_error(self.transition, trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the optimizers as they were."""
-        super().on_train_end(trainer, pl_module)
-        assert self._step_options is not None
-        self._step_options.remove()
 
 
 def log_volume(transition: Tensor) -> Tensor:
