@@ -353,6 +353,15 @@ def test_training_goes_on_with_the_same_data_only(checkpoint):
     trainer().test(ToyClassifier(), datamodule=ToyImages({"train": 27}), ckpt_path=checkpoint, verbose=False)
 
 
+def test_data_that_were_resumed_once_are_checked_again(checkpoint, tmp_path):
+    odd = Odd(ToyImages())
+    saves = ModelCheckpoint(tmp_path, "odd")
+    trainer(saves, enable_checkpointing=True).fit(ToyClassifier(), datamodule=odd)
+    trainer(epochs=2).fit(ToyClassifier(), datamodule=odd, ckpt_path=tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match="the checkpoint was not trained on Odd"):
+        trainer(epochs=2).fit(ToyClassifier(), datamodule=odd, ckpt_path=checkpoint)
+
+
 def test_a_search_for_the_learning_rate_is_no_resuming(tmp_path):
     search = LearningRateFinder(num_training_steps=5)
     module = ToyClassifier()

@@ -78,3 +78,19 @@ def test_repeated_groups_are_refused():
 def test_a_class_of_one_is_refused():
     with pytest.raises(UserError, match="got 1 and 3"):
         delong_interval([0, 0, 0, 1], [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("target", "score", "sentence"),
+    [
+        ([0, 0, 1, 1], [0.1, float("nan"), 0.3, 0.4], "score of sample 1 is NaN"),
+        ([0, 1, 2, 1, 0], [0.1, 0.2, 0.3, 0.4, 0.5], "nothing but 0 and 1"),
+        ([0, 0, 1, 1], [0.1, 0.2, 0.3], r"score must have the shape of target \(4,\), got \(3,\)"),
+    ],
+)
+def test_what_is_no_binary_comparison_is_refused(target, score, sentence):
+    good = np.linspace(0, 1, len(target))
+    with pytest.raises(ValueError, match=sentence):
+        delong_test(target, good, score)
+    with pytest.raises(ValueError, match=sentence):
+        delong_interval(target, score)

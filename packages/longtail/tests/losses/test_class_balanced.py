@@ -36,3 +36,11 @@ def test_towards_one_it_is_inverse_frequency(logits, target, counts):
     loss = ClassBalancedLoss("softmax", beta=1 - 1e-9, class_counts=counts)
     inverse = WeightedCrossEntropyLoss("inverse", class_counts=counts)
     torch.testing.assert_close(loss(logits, target), inverse(logits, target), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_labels_may_be_integers(rows):
+    labels = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0]])[:rows]
+    logits = torch.linspace(-1, 1, 3 * rows).reshape(rows, 3)
+    loss = ClassBalancedLoss(class_counts=[50, 20, 5], reduction="none")
+    torch.testing.assert_close(loss(logits, labels), loss(logits, labels.float()), rtol=0, atol=0)

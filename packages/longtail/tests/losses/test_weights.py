@@ -70,3 +70,4 @@ def test_a_sample_weighs_as_its_class_or_as_the_mean_of_its_labels():
     torch.testing.assert_close(sample_weights(labels, weights), torch.tensor([1.75, 1.0, 0.875]))
     two = sample_weights(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([0.5, 1.5]))
     torch.testing.assert_close(two, torch.tensor([0.5, 1.5, 1.0]))
+    torch.testing.assert_close(sample_weights(labels.ceil().long(), weights), torch.tensor([1.75, 1.0, 0.75]))

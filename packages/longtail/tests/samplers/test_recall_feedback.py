@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from medbolt.core import RandomState, UserError
@@ -93,3 +93,52 @@ def test_a_validation_step_that_returns_nothing_is_named(bright, make_task, make
     task.validation_step = lambda batch, batch_idx: None
     with pytest.raises(UserError, match="validation_step of ClassificationTask to return a dict"):
         make_trainer(callbacks=[RecallFeedback()]).fit(task, Resampled(bright(), FlexRebalancingSampler))
+
+
+class Two(LightningModule):
+    """Predicts what its batches say, by one probability or one logit; knows two validation loaders."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name, self.weight = name, torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch, batch_idx):
+        return (self.weight * batch["image"]).mean()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        right = (batch["target"] == 1).float() if dataloader_idx == 0 else (batch["target"] == 0).float()
+        score = 0.4 * right + 0.3 if self.name == "probability" else 2 * right - 1
+        return {self.name: score[:, None], "target": batch["target"]}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("name", ["probability", "logits"])
+def test_one_score_a_sample_and_the_first_of_several_loaders_count(bright, make_trainer, name):
+    class Pair(bright):
+        class_names = ["a", "b"]
+
+        def load(self, split):
+            dataset = super().load(split)
+            dataset.targets.clamp_(max=1)
+            return dataset
+
+        def val_dataloader(self):
+            return [super().val_dataloader(), super().val_dataloader()]
+
+    feedback = RecallFeedback()
+    make_trainer(max_epochs=1, callbacks=[feedback]).fit(Two(name), Resampled(Pair(), FlexRebalancingSampler))
+    assert feedback.recall == [1, 1]
+
+
+def test_outside_fit_it_asks_for_nothing(bright, make_task, make_trainer):
+    data = bright()
+    data.setup("validate")
+    make_trainer(callbacks=[RecallFeedback()]).validate(make_task(), dataloaders=data.val_dataloader(), verbose=False)
+
+
+def test_overfitting_batches_puts_the_sampler_aside(bright, make_task, make_trainer):
+    trainer = make_trainer(callbacks=[RecallFeedback()], overfit_batches=2)
+    with pytest.raises(UserError, match="has a SequentialSampler; leave overfit_batches out"):
+        trainer.fit(make_task(), Resampled(bright(), FlexRebalancingSampler))

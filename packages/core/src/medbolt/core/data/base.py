@@ -152,6 +152,7 @@ class ImageDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Check the splits that the stage needs. Those of a wrapped data module are checked as its wrapper has them."""
+        self._is_restored = False  # by the checkpoint of this fit, which comes next
         if not self._checks_splits:
             return
         needed: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",)}

@@ -67,7 +67,8 @@ class ObjectiveCallback(Callback):
         It runs on every process before the first batch of each epoch, the first epoch included, with :attr:`memory`
         merged, and once an epoch only: also when a run is resumed, where Lightning leaves out ``on_train_epoch_end``
         and ``on_train_epoch_start`` around an epoch's end at which a checkpoint was saved. ``trainer.current_epoch`` is
-        the epoch that begins.
+        the epoch that begins. It is not repeated in a run that is resumed inside an epoch: what later batches need of
+        it belongs into :attr:`memory` or :meth:`state_dict`.
         """
 
     def attach(self, module: LightningModule, name: str, submodule: nn.Module) -> None:

@@ -40,11 +40,17 @@ def training_pass(
     Example:
         >>> from medbolt.core import ObjectiveCallback
         >>> class Confidence(ObjectiveCallback):
+        ...     def setup(self, trainer, pl_module, stage):
+        ...         super().setup(trainer, pl_module, stage)
+        ...         if stage == "fit":
+        ...             self.remember(trainer, confidence=torch.tensor(0.0))  # kept in checkpoints
+        ...
         ...     def begin_epoch(self, trainer, pl_module):
         ...         def evaluate(batch):
         ...             return {"confidence": pl_module(network_input(batch)).softmax(1).amax(1)}
         ...
-        ...         self.confidence = training_pass(trainer, pl_module, evaluate, confidence=torch.tensor(0.0))
+        ...         found = training_pass(trainer, pl_module, evaluate, confidence=torch.tensor(0.0))
+        ...         self.memory["confidence"].copy_(found["confidence"])
     """
     data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
     if not (hasattr(data, "train_eval_dataloader") and hasattr(data, "train_size")):

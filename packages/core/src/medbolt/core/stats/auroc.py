@@ -26,11 +26,7 @@ def auroc(target: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) 
         >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
         0.75
     """
-    positive, score = _binary(target), np.asarray(score)
-    if score.shape != positive.shape:
-        raise ValueError(f"score must have the shape of target {positive.shape}, got {score.shape}")
-    if np.isnan(score).any():
-        raise ValueError(f"score of sample {int(np.isnan(score).argmax())} is NaN")
+    positive, score = binary_scores(target, score)
     weights = np.ones(len(score)) if weight is None else np.asarray(weight, np.float64)
     negatives = np.flatnonzero(~positive)
     negatives = negatives[np.argsort(score[negatives], kind="stable")]
@@ -110,6 +106,24 @@ def indicators(target: ArrayLike, classes: int) -> NDArray[np.bool_]:
     if target.shape[1] != classes:
         raise ValueError(f"target must have {classes} columns, got {target.shape[1]}")
     return _binary(target)
+
+
+def binary_scores(target: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Return (n,) positives and their (n,) scores as arrays.
+
+    Raises:
+        ValueError: if ``target`` holds anything but 0 and 1, or ``score`` a NaN or another number of samples.
+
+    Example:
+        >>> binary_scores([0, 1], [0.2, 0.7])
+        (array([False,  True]), array([0.2, 0.7]))
+    """
+    positive, score = _binary(target), np.asarray(score)
+    if score.shape != positive.shape:
+        raise ValueError(f"score must have the shape of target {positive.shape}, got {score.shape}")
+    if np.isnan(score).any():
+        raise ValueError(f"score of sample {int(np.isnan(score).argmax())} is NaN")
+    return positive, score
 
 
 def _binary(target: ArrayLike) -> NDArray[np.bool_]:

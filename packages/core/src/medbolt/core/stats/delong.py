@@ -8,6 +8,7 @@ from scipy.special import expit, logit, ndtri
 from scipy.stats import norm, rankdata
 
 from medbolt.core.errors import UserError
+from medbolt.core.stats.auroc import binary_scores
 from medbolt.core.stats.bootstrap import tail_probabilities
 from medbolt.core.stats.interval import Interval
 
@@ -44,6 +45,7 @@ def delong_covariance(target: ArrayLike, *scores: ArrayLike) -> tuple[NDArray[np
 
     Raises:
         UserError: if there are fewer than two positives or two negatives.
+        ValueError: if ``target`` holds anything but 0 and 1, or a score is NaN.
 
     Source: DeLong, DeLong and Clarke-Pearson, doi 10.2307/2531595; midranks: Sun and Xu, doi 10.1109/LSP.2014.2337313.
 
@@ -52,14 +54,15 @@ def delong_covariance(target: ArrayLike, *scores: ArrayLike) -> tuple[NDArray[np
         >>> area, covariance
         (array([0.75]), array([[0.125]]))
     """
-    target = np.asarray(target).astype(np.bool_)
+    checked = [binary_scores(target, score) for score in scores]
+    target = checked[0][0]
     positives, negatives = int(target.sum()), int((~target).sum())
     if min(positives, negatives) < 2:
         raise UserError(
             f"DeLong's variance needs two positives and two negatives or more, got {positives} and {negatives}; "
             "leave this class out or collect more samples."
         )
-    score = np.stack([np.asarray(s, np.float64) for s in scores])
+    score = np.stack([score.astype(np.float64) for _, score in checked])
     pooled = rankdata(score, axis=1)
     of_positives = (pooled[:, target] - rankdata(score[:, target], axis=1)) / negatives
     of_negatives = 1 - (pooled[:, ~target] - rankdata(score[:, ~target], axis=1)) / positives

@@ -80,7 +80,7 @@ def sigmoid_focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
         >>> sigmoid_focal(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)
         tensor([0.6931])
     """
-    if target.is_floating_point():
+    if target.ndim > 1 or target.is_floating_point():
         return (target * _focal_of(-logits, gamma) + (1 - target) * _focal_of(logits, gamma)).sum(1)
     sign = 1 - 2 * target_matrix(target, logits)
     return _focal_of(sign * logits, gamma).sum(1)

@@ -59,14 +59,14 @@ def sample_weights(target: Tensor, weights: Tensor) -> Tensor:
     A sample without labels, such as a healthy one of multi-label data, counts as one.
 
     Args:
-        target: (B,) int64 class indices, (B, C) float probabilities or labels, or (B,) float for two classes.
+        target: (B,) int64 class indices, (B, C) probabilities or labels, or (B,) float for two classes.
         weights: (C,) float, one a class.
 
     Example:
         >>> sample_weights(torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]), torch.tensor([0.5, 1.5]))
         tensor([1.0000, 1.5000, 1.0000])
     """
-    if not target.is_floating_point():
+    if target.ndim == 1 and not target.is_floating_point():
         return weights[target]
     target = target.to(weights)
     if target.ndim == 1:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -13,8 +14,9 @@ from medbolt.longtail.samplers.flex_rebalancing import FlexRebalancingSampler
 class RecallFeedback(Callback):
     """Give :class:`~medbolt.longtail.FlexRebalancingSampler` the recall of each class in the last validation.
 
-    It counts on all processes together and takes effect from the next epoch. The module's ``validation_step`` must
-    return a mapping with ``"probability"`` (or ``"logits"``), (B, C), and ``"target"``, (B,), as that of
+    It counts on all processes together and takes effect from the next epoch; of several validation loaders the first
+    one counts. The module's ``validation_step`` must return a mapping with ``"probability"`` (or ``"logits"``), (B, C),
+    or (B,) and (B, 1) for two classes, and ``"target"``, (B,), as that of
     :class:`~medbolt.core.ClassificationTask` does. Validate once an epoch, at its end, for a run that is resumed inside
     an epoch to repeat it exactly.
 
@@ -46,15 +48,20 @@ class RecallFeedback(Callback):
     def _hand_over(self, trainer: Trainer) -> None:
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if not isinstance(sampler, FlexRebalancingSampler):
+            name = type(sampler).__name__
+            remedy = "train on medbolt.longtail.Resampled(data, FlexRebalancingSampler)"
+            if getattr(trainer, "overfit_batches", 0):
+                remedy = "leave overfit_batches out, for which Lightning puts the sampler aside"
             raise UserError(
-                f"RecallFeedback drives a FlexRebalancingSampler, but the training loader has a "
-                f"{type(sampler).__name__}; train on medbolt.longtail.Resampled(data, FlexRebalancingSampler)."
+                f"RecallFeedback drives a FlexRebalancingSampler, but the training loader has a {name}; {remedy}."
             )
         if self.recall is not None:
             sampler.set_class_recall(self.recall)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
+        if trainer.state.fn != "fit":
+            return
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if not hasattr(data, "num_classes"):
             raise UserError("RecallFeedback needs a data module with num_classes; give the Trainer a datamodule.")
@@ -70,19 +77,24 @@ class RecallFeedback(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch."""
+        if self._metric is None or dataloader_idx:
+            return
         scores = None
         if isinstance(outputs, Mapping) and "target" in outputs:
             scores = outputs.get("probability", outputs.get("logits"))
-        if scores is None or self._metric is None or not isinstance(outputs, Mapping):
+        if scores is None or not isinstance(outputs, Mapping):
             raise UserError(
                 f"RecallFeedback needs validation_step of {type(pl_module).__name__} to return a dict with "
                 "'probability' and 'target'; return them."
             )
+        if scores.numel() == len(scores):  # of two classes the second
+            scores = scores.flatten()
+            scores = torch.stack([1 - scores if "probability" in outputs else -scores, scores], 1)
         self._metric.update(scores, outputs["target"])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the recalls for the next epoch."""
-        if self._metric is not None and not trainer.sanity_checking and trainer.state.fn == "fit":
+        if self._metric is not None and not trainer.sanity_checking:
             self.recall = self._metric.compute().tolist()
         self._metric = None
 
