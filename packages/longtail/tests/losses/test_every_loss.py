@@ -315,3 +315,13 @@ def test_a_plain_loop_learns(kind, name, make):
             optimizer.step()
             values.append(value.item())
     assert values[-1] < values[0]
+
+
+@pytest.mark.parametrize("name", {**ONE_CLASS, **MANY_LABELS})
+def test_a_task_of_several_labels_refuses_what_compares_classes(name):
+    loss = MANY_LABELS[name]() if name in MANY_LABELS else ONE_CLASS[name]()
+    if name in MANY_LABELS:
+        ClassificationTask(network(), 5, task="multilabel", criterion=loss)
+    else:
+        with pytest.raises(UserError, match="Loss compares classes of which a sample has one, and would not learn"):
+            ClassificationTask(network(), 5, task="multilabel", criterion=loss)

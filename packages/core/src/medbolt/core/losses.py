@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medbolt.core.cross_entropy import cross_entropy
+from medbolt.core.errors import UserError
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -78,3 +79,23 @@ def tell_class_counts(criterion: nn.Module, class_counts: Sequence[int], num_sam
             tell(class_counts)
         if num_samples is not None and callable(tell := getattr(module, "set_num_samples", None)):
             tell(num_samples)
+
+
+def require_several_labels(criterion: nn.Module) -> None:
+    """Refuse a criterion for multi-label data that is a loss for one class a sample.
+
+    A loss says so by a true attribute ``one_class_a_sample``.
+
+    Raises:
+        UserError: naming the loss.
+
+    Example:
+        >>> require_several_labels(nn.BCEWithLogitsLoss())
+    """
+    for module in criterion.modules():
+        if getattr(module, "one_class_a_sample", False):
+            raise UserError(
+                f"{type(module).__name__} compares classes of which a sample has one, and would not learn from samples "
+                "without findings; for task='multilabel' take a loss of each label, such as torch.nn.BCEWithLogitsLoss "
+                "or medbolt.longtail's AsymmetricLoss, DistributionBalancedLoss or WeightedBinaryCrossEntropyLoss."
+            )

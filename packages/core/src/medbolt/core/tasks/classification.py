@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 
 from medbolt.core.batch import batch_size
 from medbolt.core.errors import UserError
-from medbolt.core.losses import tell_class_counts
+from medbolt.core.losses import require_several_labels, tell_class_counts
 from medbolt.core.metrics.breakdown import Breakdown
 from medbolt.core.metrics.defaults import TaskKind, classification_metrics
 from medbolt.core.tasks.log_loss import log_loss
@@ -42,7 +42,8 @@ class ClassificationTask(LightningModule):
 
     Raises:
         ValueError: if a binary task has not two classes.
-        UserError: if the data's targets are of another kind, such as several findings a sample for a multiclass task.
+        UserError: if the data's targets are of another kind, such as several findings a sample for a multiclass task,
+            or the criterion is a loss for one class a sample and the task ``"multilabel"``.
 
     Example:
         >>> task = ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), num_classes=5, task="ordinal")
@@ -71,6 +72,8 @@ class ClassificationTask(LightningModule):
         self.task: TaskKind = task
         one_logit_each = task in ("binary", "multilabel")
         self.criterion = criterion or (nn.BCEWithLogitsLoss() if one_logit_each else nn.CrossEntropyLoss())
+        if task == "multilabel":
+            require_several_labels(self.criterion)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scheduler_interval = scheduler_interval

@@ -35,6 +35,8 @@ class BalancedSoftmaxLoss(ClassCountsLoss):
         tensor([1.3333, 4.0000])
     """
 
+    one_class_a_sample = True
+
     def __init__(self, class_counts: Sequence[int] | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(class_counts, reduction)
 

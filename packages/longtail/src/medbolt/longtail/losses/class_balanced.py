@@ -62,6 +62,7 @@ class ClassBalancedLoss(ClassCountsLoss):
         self.loss: Literal["focal", "sigmoid", "softmax"] = loss
         self.beta = beta
         self.gamma = gamma if loss == "focal" else 0.0
+        self.one_class_a_sample = loss == "softmax"
 
     def per_class(self, counts: Tensor) -> Tensor:
         """Return the weights, (C,)."""

@@ -43,6 +43,8 @@ class ClassCountsLoss(nn.Module):
     """
 
     class_counts: Tensor | None
+    one_class_a_sample: bool = False
+    """Whether the formula has no sense for several labels a sample; a task refuses it then for multi-label data."""
 
     def __init__(
         self, class_counts: Sequence[int] | None, reduction: Reduction, num_samples: int | None = None

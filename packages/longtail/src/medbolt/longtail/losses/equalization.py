@@ -65,6 +65,7 @@ class EqualizationLoss(ClassCountsLoss):
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
         self.threshold, self.gamma = threshold, gamma
         self.activation: Literal["softmax", "sigmoid"] = activation
+        self.one_class_a_sample = activation == "softmax"
 
     def per_class(self, counts: Tensor) -> Tensor:
         """Return which classes are rare, (C,) bool."""

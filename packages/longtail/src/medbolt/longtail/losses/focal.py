@@ -52,6 +52,7 @@ class FocalLoss(nn.Module):
         self.gamma = gamma
         self.activation: Literal["softmax", "sigmoid"] = activation
         self.reduction: Reduction = reduction
+        self.one_class_a_sample = activation == "softmax"
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""

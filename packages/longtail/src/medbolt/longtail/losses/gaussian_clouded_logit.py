@@ -53,6 +53,8 @@ class GaussianCloudedLogitLoss(ClassCountsLoss):
         0.6931...
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         noise: float = 0.5,

@@ -51,6 +51,8 @@ class InfluenceBalancedLoss(ClassCountsLoss):
         tensor([0.3466, 1.0397])
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         alpha: float = 1.0,

@@ -48,6 +48,8 @@ class LabelAwareSmoothingLoss(ClassCountsLoss):
         tensor([0.8181, 0.0181])
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         head_smoothing: float = 0.3,

@@ -46,6 +46,8 @@ class LADELoss(ClassCountsLoss):
         0.5623...
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         alpha: float = 0.1,

@@ -48,6 +48,8 @@ class LDAMLoss(ClassCountsLoss):
         tensor([0.9741, 1.3133])
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         max_margin: float = 0.5,

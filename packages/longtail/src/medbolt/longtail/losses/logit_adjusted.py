@@ -38,6 +38,8 @@ class LogitAdjustedLoss(ClassCountsLoss):
         tensor([1.3333, 4.0000])
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self, tau: float = 1.0, class_counts: Sequence[int] | None = None, reduction: Reduction = "mean"
     ) -> None:

@@ -47,6 +47,8 @@ class SeesawLoss(ClassCountsLoss):
         tensor([1.2500, 2.0000])
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         p: float = 0.8,

@@ -43,6 +43,8 @@ class VectorScalingLoss(ClassCountsLoss):
         tensor([0.3133])
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         gamma: float = 0.3,

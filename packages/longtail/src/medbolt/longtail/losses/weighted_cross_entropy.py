@@ -45,6 +45,8 @@ class WeightedCrossEntropyLoss(ClassCountsLoss):
         tensor([0.1386, 1.2477])
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         weighting: Weighting = "inverse",
