@@ -78,3 +78,8 @@ def test_half_precision_and_zeros(finite_in_half_precision):
     head = NearestClassMeanHead(6, 4)
     head.fit(torch.randn(8, 6), torch.arange(8) % 4)
     finite_in_half_precision(head)
+
+
+def test_one_output_is_no_two_classes():
+    with pytest.raises(UserError, match="NearestClassMeanHead compares classes, but the network has one output"):
+        NearestClassMeanHead(6, 1).fit(torch.randn(8, 6), torch.arange(8) % 2)

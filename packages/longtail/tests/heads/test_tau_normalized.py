@@ -52,3 +52,8 @@ def test_half_precision_and_zeros(finite_in_half_precision):
 def test_values_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="must not be negative nor the grid empty"):
         TauNormalizedHead(6, 4, **options)
+
+
+def test_one_output_is_no_two_classes():
+    with pytest.raises(UserError, match="TauNormalizedHead compares classes, but the network has one output"):
+        TauNormalizedHead(6, 1).fit(torch.randn(8, 6), torch.arange(8) % 2)

@@ -1,6 +1,9 @@
+import pytest
 import torch
 
-from medbolt.longtail.losses.inputs import hidden, precise, target_matrix
+from medbolt.core import UserError
+from medbolt.longtail import RangeLoss
+from medbolt.longtail.losses.inputs import hard, hidden, precise, target_matrix
 
 
 def test_precision_is_raised_to_float32_and_never_lowered():
@@ -22,3 +25,16 @@ def test_hidden_logits_have_no_probability_and_no_gradient():
     torch.testing.assert_close(log_p.exp(), torch.tensor([[0.5, 0.0, 0.5]]))
     (log_p * torch.tensor([[1.0, 0.0, 0.0]])).sum().backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[0.5, 0.0, -0.5]]))
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        (torch.ones(3), r"RangeLoss is defined for class indices, .* got floats, \(B,\), as a task of one logit"),
+        (torch.ones(3, 2), r"got soft targets or labels of shape \(3, 2\); leave out what mixes labels"),
+        (torch.ones(3, 2).long(), r"got soft targets or labels of shape \(3, 2\); leave out what mixes labels"),
+    ],
+)
+def test_targets_that_are_no_class_indices_are_named(target, sentence):
+    with pytest.raises(UserError, match=sentence):
+        hard(target, RangeLoss())

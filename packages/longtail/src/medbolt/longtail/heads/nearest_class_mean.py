@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medbolt.core.errors import UserError
-from medbolt.longtail.losses.inputs import hidden, precise
+from medbolt.longtail.losses.inputs import hidden, precise, require_several_outputs
 
 Space = Literal["un", "l2n", "cl2n"]
 Similarity = Literal["euclidean", "cosine"]
@@ -70,7 +70,11 @@ class NearestClassMeanHead(nn.Module):
         Args:
             features: (N, D) of training samples.
             target: (N,) int64 classes.
+
+        Raises:
+            UserError: if there is one output only.
         """
+        require_several_outputs(self.out_features, self)
         features, target = features.detach().double(), target.to(features.device)
         self.count = torch.bincount(target, minlength=self.out_features)
         self.center = features.mean(0).to(self.centroids)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medbolt.core.errors import UserError
 from medbolt.longtail.heads.linear_base import LinearBasedHead
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import precise, require_several_outputs
 from medbolt.longtail.posthoc.selection import best_by_balanced_accuracy
 
 GRID = tuple(step / 10 for step in range(21))
@@ -74,7 +74,11 @@ class TauNormalizedHead(LinearBasedHead):
         Args:
             features: (N, D) of validation samples.
             target: (N,) int64 classes.
+
+        Raises:
+            UserError: if there is one output only.
         """
+        require_several_outputs(self.out_features, self)
         predictions = (self.logits(features, tau).argmax(1) for tau in self.grid)
         self.tau = self.grid[best_by_balanced_accuracy(predictions, target, self.out_features)]
 

@@ -50,22 +50,46 @@ def target_matrix(target: Tensor, logits: Tensor) -> Tensor:
     return torch.zeros_like(logits, requires_grad=False).scatter_(1, target[:, None], 1.0)
 
 
-def hard(target: Tensor, loss: object) -> Tensor:
+def hard(target: Tensor, asker: object, remedy: str = "leave out what mixes labels, or take another loss") -> Tensor:
     """Return the target if it holds class indices.
 
+    Args:
+        target: The target.
+        asker: The loss or callback, for the message.
+        remedy: What to do about probabilities or labels, (B, C).
+
     Raises:
-        UserError: for soft targets, which the loss has no formula for.
+        UserError: for targets that the formula is not defined for.
 
     Example:
         >>> hard(torch.tensor([2]), "a loss")
         tensor([2])
     """
-    if target.is_floating_point():
+    if target.ndim == 1 and not target.is_floating_point():
+        return target
+    needs = f"{type(asker).__name__} is defined for class indices, (B,) int64, but got"
+    if target.ndim == 1:
         raise UserError(
-            f"{type(loss).__name__} is defined for class indices, (B,) int64, but got soft targets of shape "
-            f"{tuple(target.shape)}; leave out what mixes labels, or take another loss."
+            f"{needs} floats, (B,), as a task of one logit has them; take two logits: "
+            "ClassificationTask(task='multiclass', num_classes=2)."
         )
-    return target
+    raise UserError(f"{needs} soft targets or labels of shape {tuple(target.shape)}; {remedy}.")
+
+
+def require_several_outputs(outputs: int, asker: object) -> None:
+    """Refuse a layer of one output, which has no classes to compare.
+
+    Raises:
+        UserError: if there is one output.
+
+    Example:
+        >>> require_several_outputs(2, "a head")
+    """
+    if outputs < 2:
+        raise UserError(
+            f"{type(asker).__name__} compares classes, but the network has one output; two classes need two outputs: "
+            "ClassificationTask(task='multiclass', num_classes=2)."
+        )
 
 
 def hidden(logits: Tensor, where: Tensor) -> Tensor:

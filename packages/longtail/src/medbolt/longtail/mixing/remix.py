@@ -78,7 +78,7 @@ class Remix(MixedInputs):
         assert target is not None
         partner = torch.randperm(size).to(device)
         weight = drawn_weights(self.alpha, self.alpha, 1).to(device).expand(size)
-        n = self.counts.to(device)[hard(target, self).to(device)]
+        n = self.counts.to(device)[hard(target, self, "use BalancedMixUp, which takes them").to(device)]
         return Mix(partner, weight, label_weight(weight, n, n[partner], self.kappa, self.tau))
 
 

@@ -75,7 +75,7 @@ class UniMix(MixedInputs):
     def draw(self, size: int, target: Tensor | None, device: torch.device) -> Mix:
         """Return a partner and a weight for each sample."""
         assert target is not None
-        n = self.counts[hard(target, self).cpu()]
+        n = self.counts[hard(target, self, "use BalancedMixUp, which takes them").cpu()]
         partner = torch.multinomial((n / n.max()) ** self.tau, size, replacement=True)
         weight = uniform_weight(drawn_weights(self.alpha, self.alpha, size), n, n[partner]).to(device)
         return Mix(partner.to(device), weight, weight)
