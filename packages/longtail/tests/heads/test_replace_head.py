@@ -7,7 +7,15 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from medbolt.core import UserError
-from medbolt.longtail import CosineHead, DeconfoundedHead, LearnableScalingHead, ReplaceHead, replace_head
+from medbolt.longtail import (
+    CosineHead,
+    DeconfoundedHead,
+    DisAlignHead,
+    LearnableScalingHead,
+    ReplaceHead,
+    TauNormalizedHead,
+    replace_head,
+)
 
 
 class Foreign(LightningModule):
@@ -81,6 +89,28 @@ def test_a_head_over_a_trained_layer_takes_its_weights(features):
     head = replace_head(network, LearnableScalingHead, "0")
     assert network[0] is head
     torch.testing.assert_close(network(features), expected)
+
+
+OVER_A_LAYER = [TauNormalizedHead, LearnableScalingHead, DisAlignHead]
+
+
+@pytest.mark.parametrize("before", OVER_A_LAYER)
+@pytest.mark.parametrize("after", OVER_A_LAYER)
+def test_a_head_over_a_trained_layer_takes_it_from_another_such_head(linear, before, after):
+    network = nn.Sequential(linear)
+    replace_head(network, before, "0")
+    head = replace_head(network, after, "0")
+    assert torch.equal(head.weight, linear.weight)
+    assert torch.equal(head.bias, linear.bias)
+
+
+@pytest.mark.parametrize("before", [CosineHead, DeconfoundedHead])
+@pytest.mark.parametrize("after", OVER_A_LAYER)
+def test_a_head_over_a_trained_layer_refuses_heads_without_one(before, after):
+    network = nn.Sequential(before(6, 4))
+    with pytest.raises(UserError, match=f"{after.__name__} lies over a trained .* replace a {before.__name__}, which"):
+        replace_head(network, after, "0")
+    assert isinstance(network[0], before)
 
 
 def test_a_head_replaces_a_head():

@@ -5,7 +5,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
-from medbolt.core import UserError
+from medbolt.core import DataModuleWrapper, UserError
+from medbolt.longtail import EvaluationHead, ExpertAggregation, ExpertsClassifier, NearestClassMeanHead
 from medbolt.longtail.posthoc.base import PosthocCallback
 
 
@@ -69,6 +70,94 @@ def test_it_is_tuned_before_an_evaluation_of_weights_it_does_not_know(bright, ma
         options = {} if evaluate == "predict" else {"verbose": False}
         getattr(run, evaluate)(make_task(), datamodule=bright(), ckpt_path=tmp_path / "foreign.ckpt", **options)
     assert len(plus.tuned_on) == 3  # once for each: the checkpoint does not tell, and memory may be of other weights
+
+
+def test_it_is_tuned_anew_for_weights_that_trained_on_after_the_last_validation(
+    bright, make_task, make_trainer, tmp_path
+):
+    plus, task = Plus(1.0), make_task()
+    trainer = make_trainer(callbacks=[plus], max_epochs=3, check_val_every_n_epoch=2)
+    trainer.fit(task, bright())
+    assert len(plus.tuned_on) == 1
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    trainer.test(task, bright(), verbose=False)
+    assert len(plus.tuned_on) == 2
+    other = Plus(1.0)
+    run = make_trainer(callbacks=[other])
+    run.test(make_task(), bright(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    assert len(other.tuned_on) == 1
+
+
+def test_each_model_of_several_is_tuned_for_and_one_that_was_is_not_again(bright, make_task, make_trainer):
+    plus, first, second = Plus(1.0), make_task(), make_task()
+    second.model[1].bias.data[0] += 1
+    trainer = make_trainer(callbacks=[plus])
+    for task, times in ((first, 1), (first, 1), (second, 2), (second, 2), (first, 3)):
+        trainer.test(task, bright(), verbose=False)
+        assert len(plus.tuned_on) == times
+    torch.testing.assert_close(plus.tuned_on[1][0][:, 0], plus.tuned_on[0][0][:, 0] + 1)
+
+
+@pytest.mark.parametrize("kind", [list, lambda loaders: dict(zip("ab", loaders, strict=True))])
+def test_of_several_validation_loaders_the_first_is_tuned_on(bright, make_task, make_trainer, kind):
+    class Two(DataModuleWrapper):
+        def val_dataloader(self):
+            return kind([self.data.val_dataloader(), self.data.train_dataloader()])
+
+    plus, plain = Plus(1.0), Plus(1.0)
+    make_trainer(callbacks=[plus]).test(make_task(), Two(bright()), verbose=False)
+    make_trainer(callbacks=[plain]).test(make_task(), bright(), verbose=False)
+    torch.testing.assert_close(plus.tuned_on, plain.tuned_on)
+
+
+def test_with_an_evaluation_head_it_is_tuned_on_that_head_s_logits(bright, make_task, make_trainer):
+    head, plus, task = EvaluationHead(NearestClassMeanHead, "model.1"), Plus(1.0), make_task()
+    trainer = make_trainer(callbacks=[head, plus])
+    trainer.fit(task, bright())
+    fresh = Plus(1.0)
+    make_trainer(callbacks=[head, fresh]).test(task, bright(), verbose=False)
+    trainer.test(task, bright(), verbose=False)
+    torch.testing.assert_close(plus.tuned_on[1:], fresh.tuned_on)
+    assert not torch.equal(plus.tuned_on[0][0], plus.tuned_on[1][0])
+    make_trainer(callbacks=[plus]).test(task, bright(), verbose=False)  # the trained head again
+    torch.testing.assert_close(plus.tuned_on[2], plus.tuned_on[0])
+
+
+class Noise(nn.Module):
+    """Views under which predictions are uncertain."""
+
+    def forward(self, image):
+        return image + 0.5 * torch.randn(image.shape[-2:])
+
+
+def experts(make_task):
+    task = make_task()
+    task.model = ExpertsClassifier(task.model, 3, [], "1")
+    return task
+
+
+def test_with_weights_of_experts_it_is_tuned_on_the_experts_so_weighted(bright, make_task, make_trainer):
+    task, aggregation, plus = experts(make_task), ExpertAggregation(views=Noise()), Plus(1.0)
+    trainer = make_trainer(callbacks=[aggregation, plus])
+    trainer.fit(task, bright())
+    trainer.test(task, bright(), verbose=False)
+    assert aggregation.weights[0].std() > 1e-3
+    images = torch.cat([batch["image"] for batch in bright().val_dataloader()])
+    with torch.no_grad():
+        logits = (aggregation.weights[0].float().view(-1, 1, 1) * task.model.each(images)).sum(0)
+    assert sorted(plus.tuned_on[-1][0][:, 0].tolist()) == pytest.approx(sorted(logits[:, 0].tolist()), abs=1e-5)
+    assert task.model.weights.tolist() == pytest.approx([1 / 3] * 3)
+    make_trainer(callbacks=[plus]).test(task, bright(), verbose=False)  # the mean of experts again
+    torch.testing.assert_close(plus.tuned_on[2], plus.tuned_on[0])
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_what_changes_the_network_comes_before(bright, make_task, make_trainer, stage):
+    head = EvaluationHead(NearestClassMeanHead, "model.1")
+    with pytest.raises(UserError, match="put EvaluationHead before Plus in the callbacks"):
+        getattr(make_trainer(callbacks=[Plus(1.0), head]), stage)(make_task(), bright())
+    with pytest.raises(UserError, match="put ExpertAggregation before Plus in the callbacks"):
+        getattr(make_trainer(callbacks=[Plus(1.0), ExpertAggregation()]), stage)(experts(make_task), bright())
 
 
 def test_each_is_tuned_on_what_the_ones_before_give(bright, make_task, make_trainer):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medbolt.core import UserError
-from medbolt.longtail import PosthocLogitAdjustment, adjust_logits
+from medbolt.longtail import LongTailed, PosthocLogitAdjustment, adjust_logits
 
 COUNTS = [40, 20, 10, 5]
 
@@ -114,6 +114,30 @@ def test_unknown_counts_are_named(bright, make_task, make_trainer):
 def test_counts_of_other_classes_are_named(bright, make_task, make_trainer):
     with pytest.raises(UserError, match="has 2 class_counts .* gives 4 logits"):
         make_trainer(callbacks=[PosthocLogitAdjustment(class_counts=[1, 2])]).test(make_task(), bright())
+
+
+def test_counts_of_an_evaluation_s_data_do_not_outlive_it_but_those_of_training_do(bright, make_task, make_trainer):
+    adjustment, task = PosthocLogitAdjustment(), make_task()
+    trainer = make_trainer(callbacks=[adjustment])
+    trainer.test(task, bright(), verbose=False)
+    assert adjustment.class_counts == COUNTS
+    other = LongTailed(bright(), ratio=20)
+    trainer.test(task, other, verbose=False)
+    assert adjustment.class_counts == list(other.class_counts) != COUNTS
+    with pytest.raises(UserError, match="does not know how many training samples"):
+        make_trainer(callbacks=[adjustment]).test(task, bright().test_dataloader(), verbose=False)
+    trainer.fit(task, bright())
+    trainer.test(task, other, verbose=False)
+    assert adjustment.class_counts == COUNTS
+
+
+@pytest.mark.parametrize(
+    ("counts", "prior", "message"),
+    [([5], None, "1 class_counts"), ([5, 3], None, "2 class_counts"), ([5, 3, 1], [1, 1], "2 test_prior")],
+)
+def test_entries_that_are_not_one_a_class_are_named(counts, prior, message):
+    with pytest.raises(UserError, match=f"adjust_logits has {message}, but 3 logits a sample"):
+        adjust_logits(torch.zeros(2, 3), counts, test_prior=prior)
 
 
 def test_nothing_to_tune_on_is_said(bright, make_task, make_trainer):

@@ -120,6 +120,15 @@ def test_the_second_stage_of_gcl_draws_the_cosine_head_anew(decaying, tmp_path):
     assert not torch.equal(start.state["model.5.weight"], first.model[5].weight)
 
 
+@pytest.mark.parametrize("head", [DisAlignHead, LearnableScalingHead])
+def test_a_first_stage_without_the_layer_that_stays_frozen_is_refused(decaying, tmp_path, head):
+    first, run = decaying(), trainer(ReplaceHead(CosineHead, "model.5"))
+    run.fit(first, datamodule=ToyImages())
+    run.save_checkpoint(tmp_path / "first.ckpt")
+    with pytest.raises(UserError, match="it lacks '5.bias'; take the network of the first stage"):
+        second_stage(decaying(), TwoStageTraining(tmp_path / "first.ckpt", ["5"]), ReplaceHead(head, "model.5"))
+
+
 def test_a_head_over_a_frozen_layer_is_not_drawn_anew(decaying, first_stage):
     head = ReplaceHead(DisAlignHead, "model.5")
     with pytest.raises(UserError, match="DisAlignHead lies over a trained layer .*leave it out of reset"):

@@ -23,10 +23,13 @@ class EvaluationHead(Callback):
         head: Makes the head from the length of the features and the number of classes: a head class of this package,
             with its options left to give. In YAML a ``class_path`` with ``init_args``.
         path: Dotted attribute of the layer to replace.
-        network: Attribute of the network that gives the layer its features; ``"self"`` for the module itself.
+        network: Attribute of the network that gives the layer its features; ``"self"`` for the module itself. To fit a
+            head it is called by itself and must take the batch's image as it is: put normalisation into the transform
+            or the network.
 
     Raises:
-        UserError: if there is no such layer or network, or the data module has not the split to fit on.
+        UserError: if there is no such layer or network, the data module has not the split to fit on, or the head lies
+            over a trained linear layer and the replaced one is none.
 
     State, cost: none in checkpoints; a pass over the split at the start of each evaluation, and its features.
 

@@ -41,8 +41,8 @@ class LinearBasedHead(nn.Module):
         head.take(linear)
         return head
 
-    def take(self, linear: nn.Linear) -> None:
-        """Copy a trained layer's weight and bias, to its device and precision."""
+    def take(self, linear: "nn.Linear | LinearBasedHead") -> None:
+        """Copy the weight and bias of a trained layer, or of the layer beneath a head; to its device and precision."""
         self.to(linear.weight)
         for name in ("weight", "bias"):
             values = getattr(linear, name)

@@ -15,7 +15,8 @@ HeadCallable = Callable[[int, int], nn.Module]
 def replace_head(module: nn.Module, head: HeadCallable, path: str = "model.head") -> nn.Module:
     """Put a new head in the place of a layer, and return it.
 
-    It comes to the device of the layer. A head over a trained linear layer takes the layer's weights.
+    It comes to the device of the layer. A head over a trained linear layer takes the layer's weights; in the place of
+    another such head, those of the layer beneath it, without what that head learnt on top.
 
     Args:
         module: Any module: a network, a LightningModule.
@@ -23,7 +24,7 @@ def replace_head(module: nn.Module, head: HeadCallable, path: str = "model.head"
         path: Dotted attribute of the layer, a linear one or one of this package's heads.
 
     Raises:
-        UserError: if there is no such layer.
+        UserError: if there is no such layer, or the head lies over a trained linear layer and this one is none.
 
     Example:
         >>> from medbolt.core import TimmClassifier
@@ -52,7 +53,7 @@ class ReplaceHead(Callback):
             heads.
 
     Raises:
-        UserError: if there is no such layer.
+        UserError: if there is no such layer, or the head lies over a trained linear layer and this one is none.
 
     Example:
         >>> from functools import partial
@@ -99,13 +100,21 @@ def find_layer(module: nn.Module, path: str) -> nn.Module:
 def make_head(layer: nn.Module, head: HeadCallable) -> nn.Module:
     """Return a new head that fits into the place of a layer; one over a trained linear layer takes its weights.
 
+    Raises:
+        UserError: if the head lies over a trained linear layer and this layer is none, nor lies over one.
+
     Example:
         >>> make_head(nn.Linear(3, 2), nn.Linear)
         Linear(in_features=3, out_features=2, bias=True)
     """
     sizes = vars(layer)
     made = head(sizes["in_features"], sizes["out_features"])
-    if isinstance(made, LinearBasedHead) and isinstance(layer, nn.Linear):
+    if isinstance(made, LinearBasedHead):
+        if not isinstance(layer, nn.Linear | LinearBasedHead):
+            raise UserError(
+                f"{type(made).__name__} lies over a trained linear layer, but would replace a {type(layer).__name__}, "
+                "which has none to take; train the network with a linear head, or put on another kind of head."
+            )
         made.take(layer)
     if (values := next(layer.parameters(), None)) is not None:
         made.to(values.device)

@@ -12,6 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from medbolt.core.errors import UserError
 from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.posthoc.changers import aggregated, changers
+from medbolt.longtail.posthoc.fingerprint import fingerprint
 from medbolt.longtail.posthoc.split import Collected, collect, find_network
 
 
@@ -20,9 +22,16 @@ class PosthocCallback(Callback):
 
     A forward hook on the network gives the module other logits than the network put out, while a batch of an evaluation
     runs. Inside ``fit`` the module sees the network's own logits, in validation too. What is tuned is tuned on the
-    validation split: in ``fit`` after each validation, so that a checkpoint holds what belongs to its weights; and
-    before an evaluation of weights for which nothing was tuned. Several of them act in the order of the callbacks, and
-    each is tuned on what the ones before it give.
+    validation split, the first of several validation loaders: in ``fit`` after each validation, so that a checkpoint
+    saved before training goes on holds what belongs to its weights; and before an evaluation of weights for which
+    nothing was tuned, those that trained on since and another module's among them. Several of them act in the order of
+    the callbacks, and each is tuned on what the ones before it give.
+
+    Before an evaluation the network is called by itself, so it must take the batch's image as it is: put normalisation
+    and the like into the transform or the network, not into the module around it. Where
+    :class:`~medbolt.longtail.EvaluationHead` or :class:`~medbolt.longtail.ExpertAggregation` change the network, which
+    they do in evaluations only, what was tuned in ``fit`` is of no use: each evaluation tunes anew, after they acted,
+    with the experts' weights of the first data loader. They come before in the callbacks.
 
     Subclasses implement :meth:`adjusted` and, where something is free, :meth:`tune`.
 
@@ -34,6 +43,7 @@ class PosthocCallback(Callback):
     def __init__(self, network: str = "model") -> None:
         self.network = network
         self._is_tuned = False
+        self._tuned_for: int | None = None  # fingerprint of the network; None if a state that was loaded tells
         self._restored = False  # from the checkpoint of this run
         self._active = False
         self._collected: Collected | None = None
@@ -60,10 +70,18 @@ class PosthocCallback(Callback):
             raise UserError(
                 f"{type(self).__name__} is made for one class a sample, but the task is multilabel; leave it out."
             )
+        if self.needs_tuning:
+            changers(trainer, self, self.network)
         self._restored = False
         if stage == "fit":
             self._is_tuned = False
         self._handle = network.register_forward_hook(self._see)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Forget what was tuned for the weights before."""
+        self._is_tuned = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to collect logits inside ``fit``; else tune what is not."""
@@ -145,6 +163,8 @@ class PosthocCallback(Callback):
         collected, self._collected = self._collected, None
         for name, value in self._tune(trainer, *collected.gathered()).items():
             pl_module.log(f"val/posthoc_{name}", value, sync_dist=True)  # equal on all processes already
+        if self.needs_tuning:
+            self._tuned_for = fingerprint(find_network(pl_module, self.network, self))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the network alone."""
@@ -165,16 +185,24 @@ class PosthocCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
-        self._restored, self._is_tuned = True, state_dict["tuned"]
+        self._restored, self._is_tuned, self._tuned_for = True, state_dict["tuned"], None
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.ckpt_path is not None and not self._restored:
-            self._is_tuned = False  # what is tuned belongs to other weights
-        if self._is_tuned or not self.needs_tuning:
+        if not self.needs_tuning:
             return
-        network, self._collected = find_network(pl_module, self.network, self), Collected(self)
-        rows = collect(trainer, pl_module, network, "val", self._collected, self._watching)
+        network, changing = find_network(pl_module, self.network, self), changers(trainer, self, self.network)
+        found = fingerprint(network)
+        is_other = self._tuned_for not in (None, found) or (trainer.ckpt_path is not None and not self._restored)
+        if changing or trainer.strategy.reduce_boolean_decision(is_other, all=False):
+            self._is_tuned = False  # what is tuned belongs to another network
+        self._tuned_for = found
+        if self._is_tuned:
+            return
+        self._collected = Collected(self)
+        with aggregated(pl_module, changing):
+            rows = collect(trainer, pl_module, network, "val", self._collected, self._watching)
         self._tune(trainer, *rows)
+        self._is_tuned = not changing  # which leave the network as it was before
 
     def _tune(self, trainer: Trainer, logits: Tensor, target: Tensor) -> dict[str, float]:
         callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]

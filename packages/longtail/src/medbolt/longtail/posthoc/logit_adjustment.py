@@ -26,7 +26,9 @@ class PosthocLogitAdjustment(PosthocCallback):
     validation split: it is the value of the grid with the highest balanced accuracy, of equals the smallest. Inside
     ``fit`` the module sees the network's own logits; after each validation ``val/posthoc_tau`` and
     ``val/posthoc_balanced_accuracy`` are logged, to select a checkpoint by. A checkpoint keeps counts and tau; for
-    weights without a tuned tau it is tuned at the start of the evaluation.
+    weights without a tuned tau it is tuned at the start of the evaluation, where the network must take the batch's
+    image as it is: put normalisation into the transform or the network. Put EvaluationHead and ExpertAggregation before
+    it in the callbacks; with them each evaluation tunes tau.
 
     Never use it on top of :class:`~medbolt.longtail.LogitAdjustedLoss` or
     :class:`~medbolt.longtail.BalancedSoftmaxLoss`, which put the frequencies right already: with ``tau=0`` and a
@@ -36,15 +38,16 @@ class PosthocLogitAdjustment(PosthocCallback):
         tau: Strength; 1 is what theory has for calibrated networks, ``None`` is tuned.
         test_prior: Frequencies of the classes to be expected, any positive scale; by default equal ones. A class of
             frequency 0 is never predicted.
-        class_counts: Training samples of each class; by default those of the data module.
+        class_counts: Training samples of each class; by default those of the data module of ``fit`` or what the
+            checkpoint tells. An evaluation without either asks its own data module, each time.
         grid: What is tried if tau is ``None``.
         network: Attribute of the module (dotted) whose output are the logits, (B, C), or (B,) or (B, 1) of two classes;
             ``"self"`` for the module itself.
 
     Raises:
         ValueError: if the grid is empty, or the test prior negative or zero.
-        UserError: if there is no such network, the class counts are not known or do not fit its logits, or there is
-            nothing to tune on.
+        UserError: if there is no such network, the class counts are not known or do not fit its logits, there is
+            nothing to tune on, or tau is free and a callback that changes the network comes after this one.
 
     State, cost: tau and the counts, in checkpoints. Tuning keeps the logits of the validation split.
 
@@ -74,6 +77,7 @@ class PosthocLogitAdjustment(PosthocCallback):
         self.test_prior = None if test_prior is None else list(test_prior)
         self.class_counts = None if class_counts is None else list(class_counts)
         self._is_fixed, self._counts_are_given = tau is not None, class_counts is not None
+        self._counts_are_of_training = False  # from fit or a checkpoint
 
     @property
     def needs_tuning(self) -> bool:
@@ -84,12 +88,15 @@ class PosthocLogitAdjustment(PosthocCallback):
         """Watch the network and take the data's class counts."""
         super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
-        if self._counts_are_given or (stage != "fit" and self.class_counts is not None):
+        if self._counts_are_given or (stage != "fit" and self._counts_are_of_training):
             return
+        if stage != "fit":
+            self.class_counts = None  # those of an earlier evaluation may be of other data
         # a test may lack the training data; then the checkpoint tells
         with nullcontext() if stage == "fit" else suppress(UserError):
             if (counts := getattr(data, "class_counts", None)) is not None:
                 self.class_counts = list(counts)
+                self._counts_are_of_training = stage == "fit"
 
     def adjusted(self, logits: Tensor) -> Tensor:
         """Return adjusted logits."""
@@ -117,7 +124,7 @@ class PosthocLogitAdjustment(PosthocCallback):
             self._is_tuned = self._is_tuned and state_dict["tau"] is not None
             self.tau = state_dict["tau"]
         if not self._counts_are_given and state_dict["class_counts"] is not None:
-            self.class_counts = state_dict["class_counts"]
+            self.class_counts, self._counts_are_of_training = state_dict["class_counts"], True
 
     def _known_counts(self, num_classes: int) -> list[int]:
         counts = self.class_counts
@@ -149,10 +156,18 @@ def adjust_logits(
     Returns:
         (B, C) float32, or float64 where the logits are.
 
+    Raises:
+        UserError: if there is not one entry of ``class_counts`` and of ``test_prior`` a class.
+
     Example:
         >>> adjust_logits(torch.zeros(1, 3), [60, 30, 10]).softmax(1)
         tensor([[0.1111, 0.2222, 0.6667]])
     """
+    for name, values in (("class_counts", class_counts), ("test_prior", test_prior)):
+        if values is not None and len(values) != logits.shape[-1]:
+            raise UserError(
+                f"adjust_logits has {len(values)} {name}, but {logits.shape[-1]} logits a sample; give one a class."
+            )
     logits = precise(logits)
     counts = torch.as_tensor(class_counts, dtype=logits.dtype, device=logits.device)
     shift, never = -tau * (counts / counts.sum()).log(), counts == 0

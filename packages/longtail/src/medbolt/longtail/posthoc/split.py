@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -70,11 +71,14 @@ def collect(
 ) -> tuple[Tensor, Tensor]:
     """Run the network over a split in evaluation mode, and return what was collected; all processes call together.
 
+    The network is called by itself, not by a step of the module, so it must take the batch's image as it is: put
+    normalisation and the like into the transform or the network, not into the module around it.
+
     Args:
         trainer: The trainer of a running evaluation.
         module: Its module.
         network: Called with what :func:`~medbolt.core.network_input` finds in each batch.
-        split: ``"train"``, without augmentation, or ``"val"``.
+        split: ``"train"``, without augmentation, or ``"val"``; of several validation loaders the first.
         collected: Where rows go; its ``add`` is called by ``watch``.
         watch: Makes a context in which calls of the network are collected.
 
@@ -89,8 +93,11 @@ def collect(
             f"data have no {name}(); pass a data module, wrapped if it is not medbolt's: "
             "datamodule=medbolt.core.Indexed(datamodule)."
         )
+    loader = getattr(data, name)()
+    if split == "val":  # in fit too only the first is collected
+        loader = (loader if isinstance(loader, CombinedLoader) else CombinedLoader(loader)).flattened[0]
     with evaluation(trainer, module), watch():
-        for batch in device_batches(trainer, module, getattr(data, name)(), f"{collected.owner}, {split}"):
+        for batch in device_batches(trainer, module, loader, f"{collected.owner}, {split}"):
             collected.begin(batch)
             network(network_input(batch))
     return collected.gathered()

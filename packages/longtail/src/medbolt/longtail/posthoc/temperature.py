@@ -46,7 +46,9 @@ class TemperatureScaling(PosthocCallback):
     It works in ``validate``, ``test`` and ``predict`` on any LightningModule. Without bias no prediction changes.
     Inside ``fit`` the module sees the network's own logits; after each validation ``val/posthoc_temperature`` and
     ``val/posthoc_nll`` are logged. A checkpoint keeps what was found; for weights without, it is found at the start
-    of the evaluation. Behind :class:`~medbolt.longtail.PosthocLogitAdjustment` it calibrates the adjusted logits.
+    of the evaluation, where the network must take the batch's image as it is: put normalisation into the transform or
+    the network. Behind :class:`~medbolt.longtail.PosthocLogitAdjustment` it calibrates the adjusted logits. Put
+    EvaluationHead and ExpertAggregation before it in the callbacks; with them each evaluation finds T.
 
     Args:
         bias: Fit a bias a class as well. It may change predictions, and adapts to the class frequencies of the
@@ -56,7 +58,8 @@ class TemperatureScaling(PosthocCallback):
             ``"self"`` for the module itself.
 
     Raises:
-        UserError: if there is no such network, or nothing to fit on.
+        UserError: if there is no such network, nothing to fit on, or a callback that changes the network comes after
+            this one.
 
     State, cost: T and b, in checkpoints. Fitting keeps the logits of the validation split.
 

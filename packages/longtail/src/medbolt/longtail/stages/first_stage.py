@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from medbolt.core.data.locate import locate
 from medbolt.core.errors import UserError, listed
+from medbolt.longtail.heads.linear_base import LinearBasedHead
 from medbolt.longtail.stages.parts import is_within
 
 _REMEDY = "take the network of the first stage, or name as reset what is another"
@@ -25,7 +26,8 @@ def load_first_stage(
         prefix: What the names of the network's weights begin with in the checkpoint, e.g. ``"model."``. If none does,
             the names are taken to be the network's own.
         reset: Parts that keep the weights they have, whatever the checkpoint says of them.
-        optional: Parts that keep weights which the checkpoint lacks.
+        optional: Parts that keep weights which the checkpoint lacks, but for the frozen ones of a head over a trained
+            layer.
 
     Raises:
         UserError: if the file cannot be read or the weights are not those of this network.
@@ -59,7 +61,8 @@ def load_matching(
         saved: The weights, by their names in the network.
         path: Where they come from, for messages.
         reset: Parts that keep the weights they have.
-        optional: Parts that keep weights which are not saved.
+        optional: Parts that keep weights which are not saved, but for the frozen ones of a head over a trained layer,
+            which would stay as they were drawn.
         remedy: What the user can do if they do not fit, for messages.
 
     Raises:
@@ -71,7 +74,8 @@ def load_matching(
     own: dict[str, Tensor] = network.state_dict()
     fixed = {name for name in own.keys() | saved.keys() if not any(is_within(name, part) for part in reset)}
     lacking, unexpected = sorted(fixed & own.keys() - saved.keys()), sorted(fixed & saved.keys() - own.keys())
-    missing = [name for name in lacking if not any(is_within(name, part) for part in optional)]
+    frozen = _frozen_weights(network)
+    missing = [name for name in lacking if name in frozen or not any(is_within(name, part) for part in optional)]
     if missing or unexpected:
         faults = [f"lacks {listed(missing)}"] * bool(missing)
         faults += [f"has {listed(unexpected)} in excess"] * bool(unexpected)
@@ -88,6 +92,12 @@ def load_matching(
     with torch.no_grad():
         for name in fixed:
             own[name].copy_(saved[name])
+
+
+def _frozen_weights(network: nn.Module) -> set[str]:
+    """Return the names of what heads over a trained layer have of it and do not train."""
+    heads = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, LinearBasedHead)]
+    return {".".join(filter(None, (name, own))) for name, head in heads for own, _ in head.named_buffers(recurse=False)}
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:

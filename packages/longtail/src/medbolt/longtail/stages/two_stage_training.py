@@ -40,7 +40,8 @@ class TwoStageTraining(Callback):
             are taken. Without one the network keeps the weights it has, which is right only where it was trained in
             the same process; a warning says so.
         trainable: Dotted parts of the network, layers or parameters, that train. What the checkpoint lacks of them,
-            such as the scales of a new head, keeps the values it starts with.
+            such as the scales of a new head, keeps the values it starts with; the layer beneath a head that does not
+            train it must be there.
         reset: Dotted parts of the network that are drawn anew by their own ``reset_parameters``; the checkpoint need
             not have them, nor in this shape.
         batch_norm: What frozen layers do while the rest trains. ``"eval"``: they are in evaluation mode, so statistics
