@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from medbolt.core.losses import reduce, target_probability, tell_class_counts
+from medbolt.core import UserError
+from medbolt.core.losses import reduce, require_several_labels, target_probability, tell_class_counts
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 4.0, 1.0]])
 
@@ -64,3 +65,12 @@ def test_the_number_of_samples_follows_the_counts_where_it_is_known_and_asked_fo
     tell_class_counts(loss, [3, 4], 5)
     tell_class_counts(loss, [3, 4])
     assert loss.told == [[3, 4], 5, [3, 4]]
+
+
+def test_only_a_loss_of_one_class_a_sample_is_refused_for_several_labels():
+    class Compares(nn.Module):
+        one_class_a_sample = True
+
+    require_several_labels(nn.ModuleList([nn.BCEWithLogitsLoss(), nn.MSELoss()]))
+    with pytest.raises(UserError, match=r"Compares compares classes.* take a loss of each label, such as"):
+        require_several_labels(nn.ModuleList([nn.BCEWithLogitsLoss(), Compares()]))

@@ -174,3 +174,40 @@ def test_a_criterion_that_is_never_called_is_found(stacked, path, sentence):
     stack.start(None, None)  # one batch of several is enough
     stack.require_use()
     stack.stop()
+
+
+@pytest.mark.parametrize("call", [nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0])), F.cross_entropy])
+def test_a_compiled_criterion_is_the_criterion_it_compiles(stacked, call):
+    target = torch.tensor([0, -100]) if call is F.cross_entropy else torch.tensor([0, 1])
+    module, stack = stacked("criterion", Scaled(2), criterion=torch.compile(call, backend="eager"))
+    stack.start(None, None)
+    torch.testing.assert_close(module.criterion(LOGITS, target), 2 * call(LOGITS, target))
+    stack.remove()
+    torch.testing.assert_close(module.criterion(LOGITS, target), call(LOGITS, target))
+
+
+def test_a_value_a_sample_reaches_the_step_although_an_objective_ignores_the_criterion(stacked):
+    class Own(Scaled):
+        def objective(self, step):
+            return step.logits.sum(1)
+
+    module, stack = stacked("criterion", Own(1), criterion=lambda z, t: F.cross_entropy(z, t, reduction="none"))
+    stack.start(None, None)
+    assert torch.equal(module.criterion(LOGITS, TARGET), LOGITS.sum(1))
+
+
+def test_a_criterion_that_is_a_read_only_property_is_refused(classifier):
+    module = classifier()
+    type(module).computed = property(lambda self: F.cross_entropy)
+    try:
+        with pytest.raises(UserError, match="criterion 'computed' of Classifier is a property that cannot be set, so"):
+            ObjectiveStack(module, "computed")
+    finally:
+        del type(module).computed
+
+
+def test_a_scripted_criterion_is_evaluated_as_it_is(stacked):
+    scripted = torch.jit.script(nn.CrossEntropyLoss())
+    module, stack = stacked("criterion", Scaled(2), criterion=scripted)
+    stack.start(None, None)
+    torch.testing.assert_close(module.criterion(LOGITS, TARGET), 2 * F.cross_entropy(LOGITS, TARGET))

@@ -186,3 +186,13 @@ def test_gradients_are_finite_under_bfloat16(trainer):
 def test_a_binary_task_has_two_classes():
     with pytest.raises(ValueError, match="num_classes=3"):
         ClassificationTask(nn.Linear(1, 1), num_classes=3, task="binary")
+
+
+def test_a_loss_that_compares_classes_is_refused_for_several_labels_and_no_other_task():
+    class Compares(nn.BCEWithLogitsLoss):
+        one_class_a_sample = True
+
+    with pytest.raises(UserError, match="Compares compares classes of which a sample has one"):
+        make("multilabel", criterion=Compares())
+    for kind in ("multiclass", "ordinal", "binary"):
+        make(kind, criterion=Compares())

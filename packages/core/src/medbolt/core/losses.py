@@ -97,5 +97,6 @@ def require_several_labels(criterion: nn.Module) -> None:
             raise UserError(
                 f"{type(module).__name__} compares classes of which a sample has one, and would not learn from samples "
                 "without findings; for task='multilabel' take a loss of each label, such as torch.nn.BCEWithLogitsLoss "
-                "or medbolt.longtail's AsymmetricLoss, DistributionBalancedLoss or WeightedBinaryCrossEntropyLoss."
+                "or medbolt.longtail's AsymmetricLoss, DistributionBalancedLoss, TwoWayLoss or "
+                "WeightedBinaryCrossEntropyLoss."
             )

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -23,39 +23,61 @@ def _is(source: object, kinds: tuple[Any, ...]) -> bool:
     return source in kinds or isinstance(source, tuple(kind for kind in kinds if isinstance(kind, type)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Criterion:
-    """A criterion as the user wrote it, callable per sample.
+    """One call of a criterion as the user wrote it, made per sample.
 
-    Of criteria that are neither torch's nor medbolt's it is not known what their mean divides by, the samples or the
-    weights of their classes: these are evaluated once more, for their own value.
+    Of criteria that are neither torch's nor medbolt's it is not known whether they reduce, nor what their mean divides
+    by, the samples or the weights of their classes: these are evaluated more often, for their own value.
 
     Args:
         source: The module or function; its ``reduction`` is found on it.
         call: What to call in its place (the forward that was there before it was intercepted).
         options: Keyword arguments of this call besides input and target (functional calls).
+        prediction: What this call was given.
+        target: What this call was given with it.
     """
 
     source: nn.Module | Callable[..., Tensor]
     call: Callable[..., Tensor]
     options: Mapping[str, Any]
+    prediction: Tensor
+    target: Tensor
 
     def __post_init__(self) -> None:
-        """Look into a ``functools.partial``: what it binds are options like those of the call."""
-        source, options = self.source, dict(self.options)
+        """Look into ``torch.compile`` and ``functools.partial``: what a partial binds are options as of the call."""
+        source, options = _uncompiled(self.source), dict(self.options)
         while isinstance(source, partial) and not source.args:
-            source, options = source.func, {**source.keywords, **options}
+            source, options = _uncompiled(source.func), {**source.keywords, **options}
         if source is not self.source:
             vars(self).update(source=source, options=options)
 
-    @property
+    @cached_property
     def reduction(self) -> str:
-        """``"mean"``, ``"sum"`` or ``"none"``, as configured; ``"mean"`` where the criterion does not say."""
-        return str(self.options.get("reduction", getattr(self.source, "reduction", "mean")))
+        """``"mean"``, ``"sum"`` or ``"none"``, as configured.
 
-    def to_logits(self, prediction: Tensor) -> Tensor:
-        """Convert what the criterion takes to logits."""
-        return torch.logit(prediction, eps=1e-7) if _is(self.source, _PROBABILITY) else prediction
+        A criterion that does not say, or is not torch's or medbolt's, has ``"none"`` if its own value holds one for
+        each sample; ``"mean"`` is what remains.
+        """
+        declared = self._declared
+        if declared == "none" or (declared and self._is_known):
+            return declared
+        with torch.no_grad():
+            own = self._own_value(self.prediction, self.target)
+        return "none" if own.ndim and len(own) == len(self.prediction) else declared or "mean"
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """The prediction as logits, of its dtype.
+
+        Probabilities are kept as far from 0 and 1 as float32 allows, whatever their dtype: their logits are finite.
+        """
+        if not _is(self.source, _PROBABILITY):
+            return self.prediction
+        p = self.prediction.to(torch.promote_types(self.prediction.dtype, torch.float32))
+        limits = torch.finfo(p.dtype)
+        p = p.clamp(limits.tiny, 1 - limits.eps / 2)
+        return (p.log() - (-p).log1p()).to(self.prediction.dtype)
 
     def from_logits(self, logits: Tensor) -> Tensor:
         """Convert logits to what the criterion takes; log-probabilities are unchanged by ``log_softmax``."""
@@ -64,9 +86,12 @@ class Criterion:
         return logits.log_softmax(1) if _is(self.source, _LOG_PROBABILITY) else logits
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return (B,) losses that reduce to the criterion's own value: for ``"mean"``, its mean over the batch."""
-        prediction = self.from_logits(logits)
-        own = None if self._is_known else self._own_value(prediction, target)
+        """Return (B,) losses that reduce to the criterion's own value: for ``"mean"``, its mean over the batch.
+
+        The :attr:`logits` themselves stand for the prediction, which reaches the criterion unconverted.
+        """
+        prediction = self.prediction if logits is self.logits else self.from_logits(logits)
+        own = None if self._is_known or self.reduction != "mean" else self._own_value(prediction, target).mean()
         losses = self._unreduced(prediction, target)
         if losses.shape[:1] != prediction.shape[:1]:
             losses = self._one_by_one(prediction, target)
@@ -81,7 +106,7 @@ class Criterion:
         if self.reduction in ("sum", "batchmean"):
             return losses.sum(1)
         if own is not None:
-            return losses.mean(1) * self._divisor(losses, own)
+            return _with_mean(losses.mean(1), own)
         weight = self._weight_of(target)
         return losses.mean(1) if weight is None else losses.sum(1) * (len(losses) / weight)
 
@@ -96,17 +121,27 @@ class Criterion:
         return getattr(self.source, "__name__", type(self.source).__name__)
 
     @property
-    def _takes_reduction(self) -> bool:
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        # of a module the class: the forward of the instance may be shadowed or compiled, and both take anything
         try:
-            return "reduction" in inspect.signature(self.call).parameters
-        except (TypeError, ValueError):
-            return False
+            call = type(self.source).forward if isinstance(self.source, nn.Module) else self.source
+            return inspect.signature(call).parameters
+        except (AttributeError, TypeError, ValueError):  # of scripted modules and of builtins there is none
+            return {}
+
+    @property
+    def _declared(self) -> str | None:
+        """The reduction of the call, else of the module, else of the signature; ``None`` where none of them says."""
+        parameter = self._parameters.get("reduction")
+        default = getattr(self.source, "reduction", parameter.default if parameter else None)
+        declared = self.options.get("reduction", default)
+        return declared if isinstance(declared, str) else None
 
     def _unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         if isinstance(self.source, nn.Module) and isinstance(getattr(self.source, "reduction", None), str):
             with _without_reduction(self.source):
                 return self.call(prediction, target, **self.options)
-        unreduced = {"reduction": "none"} if self._takes_reduction else {}
+        unreduced = {"reduction": "none"} if "reduction" in self._parameters else {}
         return self.call(prediction, target, **{**self.options, **unreduced})
 
     def _one_by_one(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -129,13 +164,8 @@ class Criterion:
     def _own_value(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the criterion's own value, with the random numbers that its unreduced call is about to draw."""
         devices = [prediction.device] if prediction.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad():
-            return self.call(prediction, target, **self.options).mean()
-
-    def _divisor(self, losses: Tensor, own: Tensor) -> Tensor:
-        """Return by how much a criterion's own mean exceeds that of its values: it may divide by weights, as torch."""
-        mean = losses.detach().mean()
-        return torch.where(mean == 0, 1.0, own / mean).nan_to_num(1.0, 1.0, 1.0)
+        with torch.random.fork_rng(devices):
+            return self.call(prediction, target, **self.options)
 
     def _weight_of(self, target: Tensor) -> Tensor | None:
         """Return what torch divides by when classes are weighted or targets ignored; ``None`` when it is the count."""
@@ -147,6 +177,21 @@ class Criterion:
         if weight is None:
             return kept.sum()
         return (weight[target.where(kept, 0)] * kept).sum()
+
+
+def _uncompiled(source: Any) -> Any:
+    if isinstance(source, nn.Module):
+        return getattr(source, "_orig_mod", source)
+    return inspect.unwrap(source) if hasattr(source, "_torchdynamo_orig_callable") else source
+
+
+def _with_mean(losses: Tensor, own: Tensor) -> Tensor:
+    """Scale losses so that their mean is ``own``, gradient included: it may divide by weights, or add a penalty."""
+    exact = losses.to(torch.promote_types(losses.dtype, torch.float32))
+    mean = exact.mean()
+    vanishes = mean.abs() < torch.finfo(mean.dtype).tiny  # nothing to scale: then what is missing is added
+    scaled = exact * (own / mean.where(~vanishes, 1.0))
+    return torch.where(vanishes, exact + (own - mean), scaled).to(losses.dtype)
 
 
 @contextmanager

@@ -83,9 +83,10 @@ class ObjectiveStack:
         self.stop()
         self._restore.close()
 
-    def evaluate(self, criterion: Criterion, prediction: Tensor, target: Tensor) -> Tensor:
+    def evaluate(self, criterion: Criterion) -> Tensor:
         """Run the objectives, the last one outermost, and reduce once."""
         self._was_called = True
+        prediction, target = criterion.prediction, criterion.target
         if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
             raise UserError(
                 f"criterion '{self.path}' of {type(self.module).__name__} was called with "
@@ -100,8 +101,7 @@ class ObjectiveStack:
             inward = _outward(objective, inward)
         self.running = False  # an objective's own use of the criterion is not an objective
         try:
-            logits = criterion.to_logits(prediction)
-            step = TrainingStep(logits, target, self.batch, self.module, innermost, Capture(""), self.index)
+            step = TrainingStep(criterion.logits, target, self.batch, self.module, innermost, Capture(""), self.index)
             return criterion.reduce(inward(step))
         finally:
             self.running = True
@@ -129,10 +129,17 @@ class ObjectiveStack:
             if not self.running:
                 return call(*args, **kwargs)
             prediction, target, options = _split(self.path, call, args, kwargs)
-            return self.evaluate(Criterion(source, call, options), prediction, target)
+            return self.evaluate(Criterion(source, call, options, prediction, target))
 
         shadowed = vars(parent).get(name)
-        setattr(parent, name, intercepted)
+        try:
+            setattr(parent, name, intercepted)
+        except AttributeError:
+            raise UserError(
+                f"criterion '{self.path}' of {type(self.module).__name__} is a property that cannot be set, so "
+                "objectives cannot take its place; keep the criterion in a plain attribute and name that, "
+                "criterion='loss_fn' for instance."
+            ) from None
         self._restore.callback(lambda: delattr(parent, name) if shadowed is None else setattr(parent, name, shadowed))
 
 
@@ -149,7 +156,7 @@ class _LossFunctions(TorchFunctionMode):
         if func not in _FUNCTIONS or not self.stack.running:
             return func(*args, **(kwargs or {}))
         prediction, target, options = _split(func.__name__, func, args, kwargs or {})
-        return self.stack.evaluate(Criterion(func, func, options), prediction, target)
+        return self.stack.evaluate(Criterion(func, func, options, prediction, target))
 
 
 def _outward(objective: Objective, inward: Callable[[TrainingStep], Tensor]) -> Callable[[TrainingStep], Tensor]:
