@@ -106,6 +106,18 @@ def test_mistakes_are_answered_with_a_sentence_and_exit_code_two(labels, capsys,
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "lowest"),
+    [("--size", "0", 1), ("--size", "-5", 1), ("--size", "big", 1), ("--workers", "-1", 0)],
+)
+def test_numbers_out_of_range_are_refused(labels, tmp_path, capsys, option, value, lowest):
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "prepare", "labels.csv", "--image", PATTERN, "--output", "store", option, value])
+    sentence = f"error: argument {option}: '{value}' is no whole number from {lowest} on; correct it."
+    assert capsys.readouterr().err.strip().endswith(sentence)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
     ("source", "remedy"), [("layer.yaml", "say it in the layer's data section"), ("a", "leave it")]
 )
 @pytest.mark.parametrize("option", ["--image", "--root", "--id", "--mask"])

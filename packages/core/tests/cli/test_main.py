@@ -2,8 +2,10 @@ import pickle
 import re
 import subprocess
 import sys
+from io import BytesIO
 
 import pytest
+import torch
 
 from medbolt.core import UserError
 from medbolt.core.cli.main import main
@@ -103,6 +105,47 @@ def test_missing_files_are_named(config, capsys):
     assert "nowhere.yaml" in said(capsys)
     assert main(["test", "-c", path, "--ckpt_path", "nowhere.ckpt"]) == 2
     assert "nowhere.ckpt" in said(capsys)
+
+
+def saved(content) -> bytes:
+    file = BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (saved({"state_dict": {"weight": torch.zeros(1000)}})[:2000], "is damaged or no checkpoint; copy it anew"),
+        (b"", "is damaged or no checkpoint; copy it anew or name one that medbolt fit has written."),
+        (b"hello", "is damaged or no checkpoint; copy it anew"),
+        (saved({"weight": torch.zeros(1)}), "has no 'state_dict', 'pytorch-lightning_version', so it is not of a"),
+        (saved({"state_dict": {}}), "has no 'pytorch-lightning_version', so it is not of a training run; name one"),
+        (saved(torch.zeros(1)), "has no 'state_dict', 'pytorch-lightning_version', so it is not of a"),
+    ],
+    ids=["truncated", "empty", "text", "weights", "no version", "tensor"],
+)
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(config, capsys, tmp_path, content, sentence):
+    (tmp_path / "some.ckpt").write_bytes(content)
+    assert main(["test", "-c", config(), "--ckpt_path", "some.ckpt"]) == 2
+    assert said(capsys).startswith(f"checkpoint 'some.ckpt' {sentence}")
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(config, capsys, tmp_path):
+    path = config()
+    assert main(["fit", "-c", path, "--trainer.limit_train_batches", "1"]) == 0
+    checkpoint = next(tmp_path.rglob("*.ckpt"))
+    capsys.readouterr()
+    for command in ("test", "fit"):
+        wider = ["--model.model.init_args.width", "6", "--ckpt_path", str(checkpoint)]
+        assert main([command, "-c", path, *wider]) == 2
+        sentence = (
+            f"checkpoint '{checkpoint}' does not fit the configured network (size mismatch for model.layers.1.weight"
+        )
+        told = said(capsys)
+        assert told.startswith(sentence)
+        assert told.endswith("use the configuration that it was trained with, or another checkpoint.")
+    assert main(["fit", "-c", path, "--trainer.max_epochs", "2", "--ckpt_path", "last"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
+import copy
+import pickle
 from typing import NamedTuple
 
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.tuner import Tuner
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.utils.data import (
@@ -13,6 +16,7 @@ from torch.utils.data import (
     RandomSampler,
     Subset,
     WeightedRandomSampler,
+    get_worker_info,
 )
 from toys import trainer
 
@@ -374,3 +378,120 @@ def test_an_objective_gets_the_index_under_double_precision_and_accumulation():
         Classifier(), datamodule=Indexed(Data())
     )
     assert callback.checked == 2 * SIZE
+
+
+class Sized(WithEvaluation):
+    def __init__(self):
+        super().__init__()
+        self.batch_size = 1
+
+    def train_dataloader(self):
+        return DataLoader(self.dataset, batch_size=self.batch_size)
+
+
+def test_attributes_are_set_on_the_wrapped_data_module():
+    data = Sized()
+    indexed = Indexed(data)
+    indexed.batch_size = 4
+    assert data.batch_size == 4
+    assert "batch_size" not in vars(indexed)
+    indexed.note, indexed.batch_index = "mine", torch.tensor(1)
+    assert not hasattr(data, "note")
+    assert not hasattr(data, "batch_index")
+    assert copy.deepcopy(indexed).batch_size == 4
+
+
+def test_the_tuner_tries_the_same_batch_sizes_as_without_the_wrapper(tmp_path):
+    def tried(wrap):
+        data, module = Sized(), Module()
+        tuner = Tuner(trainer(default_root_dir=tmp_path))
+        tuner.scale_batch_size(module, datamodule=wrap(data), init_val=2, max_trials=2, steps_per_trial=1)
+        return [len(batch[1]) for batch in module.batches], data.batch_size
+
+    sizes, chosen = tried(Indexed)
+    assert (sizes, chosen) == tried(lambda data: data)
+    assert sizes[-1] == 4
+
+
+def test_the_wrapped_data_module_has_the_trainer_while_it_prepares():
+    class Prepares(Data):
+        def prepare_data(self):
+            self.seen = self.trainer
+
+    data = Prepares()
+    indexed = Indexed(data)
+    assert indexed.trainer is None
+    fit(indexed)
+    assert data.seen is not None
+    assert data.seen is indexed.trainer
+
+
+class Opened(Points):
+    """Is opened in its worker: by its method, or by an attribute that it has not yet."""
+
+    def open(self):
+        self.factor = 2
+
+    def __getitem__(self, i):
+        return self.structure(torch.full((4,), float(i)) * self.factor, torch.tensor(i))
+
+
+def by_method(worker):
+    get_worker_info().dataset.open()
+
+
+def by_attribute(worker):
+    get_worker_info().dataset.factor = 2
+
+
+@pytest.mark.parametrize("opens", [by_method, by_attribute])
+def test_a_worker_opens_the_data_set_that_it_knows(opens):
+    data = Data(num_workers=1, worker_init_fn=opens)
+    data.dataset = Opened()
+    for x, y in fit(Indexed(data)).batches:
+        assert torch.equal(x[:, 0], 2 * y)
+
+
+def test_the_loader_s_data_set_is_still_the_user_s():
+    data = Data()
+    data.dataset = Subset(Points(), [5, 3])
+    dataset = Indexed(data).train_dataloader().dataset
+    assert isinstance(dataset.dataset, Points)
+    assert dataset.indices == [5, 3]
+    for copied in (copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
+        assert copied.indices == [5, 3]
+        assert copied[1][0] == 1
+    assert not hasattr(Indexed(Data()).train_dataloader().dataset, "__getitems__")
+
+
+class Batched(Points):
+    """Reads samples only by the batch."""
+
+    def __getitem__(self, i):
+        raise NotImplementedError
+
+    def __getitems__(self, positions):
+        return [super(Batched, self).__getitem__(i) for i in positions]
+
+
+def columns(samples):
+    return torch.stack([x for x, _ in samples]), torch.stack([y for _, y in samples])
+
+
+class Collated(Batched):
+    """Puts the batch together itself."""
+
+    def __getitems__(self, positions):
+        return columns(super().__getitems__(positions))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options"), [(Batched, {}), (Collated, {"collate_fn": tuple})], ids=["samples", "columns"]
+)
+def test_a_data_set_that_reads_whole_batches_does_so(dataset, options):
+    data = Data(**options)
+    data.dataset = dataset()
+    module = fit(Indexed(data))
+    assert len(module.batches) == 3
+    for batch, index in zip(module.batches, module.indices, strict=True):
+        assert torch.equal(batch[1], index)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -68,6 +69,25 @@ def test_a_corrupt_image_stops_it_and_is_named_and_once_replaced_it_goes_on(with
     (tmp_path / "5.png").write_bytes(content)
     prepare(TableDataModule(**with_masks), tmp_path / "store", size=8, workers=workers)
     assert contents(tmp_path / "store") == contents(whole)
+
+
+@pytest.mark.parametrize("change", ["column", "file", "mask"])
+def test_a_finished_store_of_other_pictures_is_refused(with_masks, tmp_path, change):
+    options = with_masks | {"id": "image"}
+    prepare(TableDataModule(**options), tmp_path / "store", size=8)
+    if change == "column":
+        for i in range(10):
+            (tmp_path / f"enhanced-{i}.png").write_bytes((tmp_path / f"{i}.png").read_bytes())
+        prepare(TableDataModule(**options), tmp_path / "store", size=8)
+        options["manifest"] = tmp_path / "enhanced.csv"
+        table = pd.read_csv(with_masks["manifest"])
+        table.assign(enhanced="enhanced-" + table["image"]).to_csv(options["manifest"], index=False)
+        options["image"] = "enhanced"
+    else:
+        name = "masks/3.png" if change == "mask" else "3.png"
+        Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(tmp_path / name)
+    with pytest.raises(UserError, match="holds a store of other images or options"):
+        prepare(TableDataModule(**options), tmp_path / "store", size=8)
 
 
 def test_fundus_photographs_are_cropped_to_their_field_of_view(tmp_path):

@@ -5,6 +5,7 @@ import pickle
 import resource
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,38 @@ def test_another_plan_is_refused(tmp_path, stop):
     write(tmp_path / "store", stop)
     with pytest.raises(UserError, match="holds a store of other images or options; choose another folder or delete"):
         write(tmp_path / "store", plan=OTHER)
+
+
+def with_sources(sources: str) -> StorePlan:
+    return replace(PLAN, sources=list(sources))
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_written_rows_are_of_the_same_pictures(tmp_path, stop):
+    write(tmp_path / "store", stop, with_sources("vwxyz"))
+    for other in ("Vwxyz", "vWxyz"):
+        with pytest.raises(UserError, match="holds a store of other images or options"):
+            write(tmp_path / "store", plan=with_sources(other))
+    assert write(tmp_path / "store", plan=with_sources("vwxyz")) == stop
+
+
+def test_pictures_replaced_before_their_turn_are_those_of_the_store(tmp_path):
+    write(tmp_path / "store", 2, with_sources("vwxyz"))
+    assert write(tmp_path / "store", plan=with_sources("vwXyz")) == 2
+    assert read_plan(tmp_path / "store") == with_sources("vwXyz")
+    with pytest.raises(UserError, match="holds a store of other images or options"):
+        write(tmp_path / "store", plan=with_sources("vwxyz"))
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_store_of_an_earlier_version_is_read_and_gone_on_with(tmp_path, stop):
+    write(tmp_path / "store", stop)
+    path = next((tmp_path / "store").glob("*.json"))
+    plan = json.loads(path.read_text())
+    del plan["sources"]
+    path.write_text(json.dumps(plan))
+    assert write(tmp_path / "store", plan=with_sources("vwxyz")) == stop
+    assert torch.equal(with_store(dataset("d"), tmp_path / "store")[0]["image"], row(3)["image"])
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):

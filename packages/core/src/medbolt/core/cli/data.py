@@ -2,7 +2,8 @@
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ def _configure(parser: ArgumentParser) -> None:
     _add_image_arguments(prepare)
     prepare.add_argument("--mask", help="column or pattern that names masks")
     prepare.add_argument("--output", type=Path, required=True, help="folder of the store")
-    prepare.add_argument("--size", type=int, default=224, help="height and width in pixels (default: 224)")
+    prepare.add_argument("--size", type=_at_least(1), default=224, help="height and width in pixels (default: 224)")
     prepare.add_argument("--crop-circle", action="store_true", help="crop fundus photographs to their field of view")
 
 
@@ -38,7 +39,18 @@ def _add_image_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--root", help="folder that the names are relative to (default: the manifest's)")
     parser.add_argument("--id", help="column of unique names")
     workers = min(8, os.cpu_count() or 1)
-    parser.add_argument("--workers", type=int, default=workers, help=f"processes that decode (default: {workers})")
+    parser.add_argument(
+        "--workers", type=_at_least(0), default=workers, help=f"processes that decode (default: {workers})"
+    )
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < lowest:
+            raise ArgumentTypeError(f"'{text}' is no whole number from {lowest} on; correct it.")
+        return int(text)
+
+    return number
 
 
 def _run(arguments: Namespace) -> int:

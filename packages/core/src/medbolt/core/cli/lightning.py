@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from medbolt.core.cli.checkpoint import check_checkpoint, of_another_network
 from medbolt.core.cli.explain import explain
 from medbolt.core.cli.own_code import find_own_code
 from medbolt.core.cli.parser import ConfigurationParser, refusals_of
@@ -62,10 +63,18 @@ class MedboltCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run, and name the checkpoint that cannot be loaded."""
+        options = self.config[subcommand]
+        path = options.get("ckpt_path")
+        if path and options.get("weights_only") is not False:
+            check_checkpoint(path)
         try:
             super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            mismatch = f"Error(s) in loading state_dict for {type(self.model).__name__}:"
+            if not path or not str(error).startswith(mismatch):
+                raise
+            raise of_another_network(path, error) from error
         except UnpicklingError as error:
-            path = self.config[subcommand].get("ckpt_path")
             name = f"checkpoint '{path}'" if path else "a checkpoint"
             raise UserError(
                 f"{name} is damaged or holds pickled Python objects, which could run code when loaded; use one of "

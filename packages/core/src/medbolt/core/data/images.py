@@ -91,6 +91,14 @@ class ImageFiles:
         except (*DAMAGED, RuntimeError) as error:
             raise UserError(f"{self._name(row)} {_reason(error)}.") from error
 
+    def source(self, row: int) -> str:
+        """Return what tells picture ``row`` from another: its reference and, of a plain file, the number of bytes."""
+        container, member = self._split(row)
+        try:
+            return f"{member} {(self.root / member).stat().st_size}" if container is None else self.references[row]
+        except OSError:
+            return self.references[row]
+
     def missing(self) -> list[int]:
         """Return the rows without a file, member or array row, found without decoding anything."""
         by_container: dict[str | None, list[tuple[int, str]]] = defaultdict(list)

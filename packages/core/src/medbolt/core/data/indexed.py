@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
@@ -31,7 +31,8 @@ class Indexed(LightningDataModule):
     The training loader's samples travel with their position in its data set; before the batch reaches the device, and
     the module's ``training_step``, the position is taken off again and kept in :attr:`batch_index`. Batches may have
     any structure (tuple, dict, nested); the module sees exactly what it saw before. Everything else is the wrapped
-    data module's.
+    data module's: its attributes are read and set through the wrapper, as are those of its training set through the
+    loader's ``dataset``.
 
     Args:
         data: The data module to wrap. Its ``train_dataloader`` returns one ``DataLoader`` over a map-style data set.
@@ -46,9 +47,9 @@ class Indexed(LightningDataModule):
 
     def __init__(self, data: LightningDataModule) -> None:
         super().__init__()
-        self.data = data
         self.batch_index: Tensor | None = None
         self._samples: Any = None
+        self.data = data
         self.prepare_data_per_node = data.prepare_data_per_node
         for hook in _FORWARDED:  # as attributes, for Lightning looks which hooks a data module overrides
             setattr(self, hook, getattr(data, hook))
@@ -58,6 +59,24 @@ class Indexed(LightningDataModule):
         if name == "data":
             raise AttributeError(name)
         return getattr(self.data, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute: the wrapped data module's if it has one of this name and the wrapper has none."""
+        own = "data" not in self.__dict__ or name in self.__dict__ or hasattr(type(self), name)
+        if own or not hasattr(self.data, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.data, name, value)
+
+    @property
+    def trainer(self) -> Trainer | None:
+        """The trainer, which is the wrapped data module's too."""
+        return self.data.trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        if "data" in self.__dict__:  # the base class sets it first
+            self.data.trainer = trainer
 
     @property
     def train_size(self) -> int:
@@ -82,8 +101,7 @@ class Indexed(LightningDataModule):
         return digest.hexdigest()
 
     def setup(self, stage: str) -> None:
-        """Set up the wrapped data module, which sees the same trainer."""
-        self.data.trainer = self.trainer
+        """Set up the wrapped data module."""
         self.data.setup(stage)
 
     def teardown(self, stage: str) -> None:
@@ -145,21 +163,38 @@ class _IndexedBatch(NamedTuple):
 
 
 class _IndexedSet(Dataset[tuple[int, Any]]):
+    """Samples with their position; to everyone else, such as a ``worker_init_fn``, the data set that it wraps."""
+
     def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+        self.__dict__["_indexed"] = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_indexed":  # a copy has none yet
+            raise AttributeError(name)
+        return getattr(self._indexed, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._indexed, name, value)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._indexed)
 
     def __getitem__(self, position: int) -> tuple[int, Any]:
-        return int(position), self.dataset[position]
+        return int(position), self._indexed[position]
+
+    @property
+    def __getitems__(self) -> Callable[[list[int]], _IndexedBatch]:
+        get = self._indexed.__getitems__  # it has none where the data set has none
+        return lambda positions: _IndexedBatch(torch.tensor([int(i) for i in positions]), get(positions))
 
 
 class _IndexedCollate:
     def __init__(self, collate: Callable[[list[Any]], Any] | None) -> None:
         self.collate = collate or default_collate
 
-    def __call__(self, samples: list[tuple[int, Any]]) -> _IndexedBatch:
+    def __call__(self, samples: list[tuple[int, Any]] | _IndexedBatch) -> _IndexedBatch:
+        if isinstance(samples, _IndexedBatch):
+            return _IndexedBatch(samples.positions, self.collate(samples.batch))
         positions, samples = zip(*samples, strict=True)  # pyright: ignore[reportAssignmentType]
         return _IndexedBatch(torch.tensor(positions), self.collate(list(samples)))
 

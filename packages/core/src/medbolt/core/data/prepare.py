@@ -12,6 +12,7 @@ from tqdm import tqdm
 from medbolt.core.data.base import ImageDataModule
 from medbolt.core.data.crop import CropFieldOfView
 from medbolt.core.data.dataset import ImageDataset
+from medbolt.core.data.source import fingerprints
 from medbolt.core.data.splits import SPLITS
 from medbolt.core.data.store import StorePlan
 from medbolt.core.data.store_writer import StoreWriter
@@ -25,7 +26,8 @@ def prepare(
 
     Images are resized to squares as :class:`~medbolt.core.data.transforms.EvaluationTransform` does it (antialiased
     bilinear; masks by nearest neighbour), so that evaluation at that size sees the same pixels with the store as
-    without. The store is the same for any number of workers.
+    without. The store is the same for any number of workers. A store of other pictures is told by their references
+    and, of plain files, by their sizes in bytes; a file replaced by one of the same size is taken for the old one.
 
     Args:
         data: The data module; its transforms are not used.
@@ -39,8 +41,8 @@ def prepare(
         What the store holds.
 
     Raises:
-        UserError: if an image cannot be read, a name occurs twice, or the store cannot be written. What is finished
-            stays for the next run.
+        UserError: if an image cannot be read, a name occurs twice, the folder holds a store of other pictures or
+            options, or the store cannot be written. What is finished stays for the next run.
 
     Example:
         >>> from medbolt.core.data.folder import FolderDataModule
@@ -55,7 +57,8 @@ def prepare(
     if isinstance(first := pictures[0], UserError):
         raise first
     layers = {layer: list(picture.shape) for layer, picture in first.items()}
-    plan = StorePlan(_unique_ids(splits), layers, {"size": size, "crop_circle": crop_circle})
+    sources = [source for dataset in splits for source in fingerprints(dataset)]
+    plan = StorePlan(_unique_ids(splits), layers, {"size": size, "crop_circle": crop_circle}, sources)
     with StoreWriter(Path(output), plan) as writer:
         rest = range(writer.start, len(pictures))
         loader = DataLoader(pictures, batch_size=None, sampler=rest, num_workers=workers if rest else 0)

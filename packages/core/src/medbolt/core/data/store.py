@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,24 @@ class StorePlan:
         ids: N names by row.
         layers: Shape of one row by layer: ``{"image": [3, 224, 224]}``.
         options: How the pictures were made.
+        sources: N fingerprints of where the pictures come from: their references and, of plain files, the sizes. Empty
+            where this is not known, as in stores of earlier versions.
         format: Version of this format.
     """
 
     ids: list[str]
     layers: dict[str, list[int]]
     options: dict[str, str | int | bool]
+    sources: list[str] = field(default_factory=list)
     format: int = _FORMAT
+
+    def agrees(self, other: "StorePlan", rows: int) -> bool:
+        """Return whether both plans write the same store, up to a row as far as the pictures' sources go.
+
+        The sources of rows yet to be written may differ: there a damaged picture was replaced.
+        """
+        same_sources = not self.sources or not other.sources or self.sources[:rows] == other.sources[:rows]
+        return same_sources and replace(self, sources=[]) == replace(other, sources=[])
 
     @property
     def size(self) -> int:

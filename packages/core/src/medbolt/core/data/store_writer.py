@@ -92,7 +92,7 @@ class StoreWriter:
     def _is_finished(self) -> bool:
         if not (self.folder / "store.json").exists():
             return False
-        self._require_same(load_plan(self.folder / "store.json"))
+        self._require_same(load_plan(self.folder / "store.json"), len(self.plan.ids))
         self.start, self._is_complete = len(self.plan.ids), True
         return True
 
@@ -113,28 +113,32 @@ class StoreWriter:
             self._files.clear()
             self._open_files.close()
             return
-        if not self._is_begun():
-            with atomic_write(self.folder / "unfinished.json") as temporary:
-                temporary.write_text(json.dumps(asdict(self.plan), indent=1), encoding="utf-8")
+        self.start = self._finished_rows()
+        self._is_begun()
+        with atomic_write(self.folder / "unfinished.json") as temporary:  # anew, for replaced pictures change it
+            temporary.write_text(json.dumps(asdict(self.plan), indent=1), encoding="utf-8")
         self._go_on()
 
     def _is_begun(self) -> bool:
         if not (self.folder / "unfinished.json").exists():
             return False
-        self._require_same(load_plan(self.folder / "unfinished.json"))
+        self._require_same(load_plan(self.folder / "unfinished.json"), self.start)
         return True
 
-    def _go_on(self) -> None:
-        """Write the headers and find the first row that some layer lacks."""
+    def _finished_rows(self) -> int:
+        """Return the first row that some layer lacks."""
         finished = []
         for layer, shape in self.plan.layers.items():
-            file = self._files[layer]
             header = _header((len(self.plan.ids), *shape))
-            finished.append((os.fstat(file.fileno()).st_size - len(header)) // math.prod(shape))
-            file.write(header)
-        self.start = max(0, min(finished))
+            size = os.fstat(self._files[layer].fileno()).st_size
+            finished.append((size - len(header)) // math.prod(shape))
+        return max(0, min(finished))
+
+    def _go_on(self) -> None:
+        """Write the headers and drop what lies after the finished rows."""
         for layer, shape in self.plan.layers.items():
             file = self._files[layer]
+            file.write(_header((len(self.plan.ids), *shape)))
             file.seek(self.start * math.prod(shape), os.SEEK_CUR)
             file.truncate()
 
@@ -147,8 +151,8 @@ class StoreWriter:
         if complete and not self._is_complete:
             (self.folder / "unfinished.json").replace(self.folder / "store.json")
 
-    def _require_same(self, found: StorePlan) -> None:
-        if found != self.plan:
+    def _require_same(self, found: StorePlan, rows: int) -> None:
+        if not self.plan.agrees(found, rows):
             raise UserError(
                 f"{self.folder} holds a store of other images or options; choose another folder or delete this one."
             )

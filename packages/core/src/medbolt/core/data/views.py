@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medbolt.core.data.dataset import ImageDataset, Images
+from medbolt.core.data.source import source_of
 
 
 class SelectedImages:
@@ -29,6 +30,10 @@ class SelectedImages:
         """Return the picture of the selected row."""
         return self.images[int(self.rows[row])]
 
+    def source(self, row: int) -> str:
+        """Return what tells the picture of the selected row from another."""
+        return source_of(self.images, int(self.rows[row]))
+
 
 class StackedImages:
     """The pictures of several sources stacked along a new first axis: one mask a rater.
@@ -48,6 +53,10 @@ class StackedImages:
     def __getitem__(self, row: int) -> Tensor:
         """Return the stacked pictures of a row."""
         return torch.stack([source[row] for source in self.sources])
+
+    def source(self, row: int) -> str:
+        """Return what tells the pictures of a row from others."""
+        return "\n".join(source_of(source, row) for source in self.sources)
 
 
 def rows_of(whole: ImageDataset, rows: Sequence[int] | np.ndarray) -> ImageDataset:
