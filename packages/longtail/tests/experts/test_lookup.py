@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch import nn
 from toys import trainer
 
-from medbolt.core import ObjectiveCallback, UserError
-from medbolt.longtail import ExpertsClassifier
+from medbolt.core import ClassificationTask, ObjectiveCallback, UserError
+from medbolt.longtail import DiverseExperts, ExpertsClassifier, SkilledExperts
 from medbolt.longtail.experts.lookup import expert_logits, find_experts
 
 
@@ -49,3 +50,19 @@ def test_other_images_than_the_criterion_s_are_refused(kept, add, overlapping):
 
     with pytest.raises(UserError, match="given 5 images last, but the criterion of Half got 32 targets"):
         trainer(add(), Looks()).fit(Half(), datamodule=overlapping())
+
+
+@pytest.mark.parametrize("method", [DiverseExperts, SkilledExperts])
+def test_one_output_for_two_classes_is_refused(small, add, overlapping, method):
+    class Two(overlapping):
+        class_names = ["common", "other"]
+
+        def load(self, split):
+            dataset = super().load(split)
+            dataset.targets.clamp_(max=1)
+            return dataset
+
+    network = small()
+    network.head = nn.Linear(8, 1)
+    with pytest.raises(UserError, match=f"{method.__name__} compares classes, but the network has one output; .* two"):
+        trainer(add(), method()).fit(ClassificationTask(network, 2, task="binary"), datamodule=Two())

@@ -92,6 +92,27 @@ def test_one_logit_of_two_classes(bright, make_trainer):
     assert set(found) >= {"test/recall/head", "test/recall/average", "test/auroc/head"}
 
 
+@pytest.mark.parametrize("name", ["probability", "logits"])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_one_score_of_two_classes_that_a_step_returns(bright, make_trainer, name, shape):
+    class Two(bright):
+        class_names = ["a", "b"]
+
+        def load(self, split):
+            dataset = super().load(split)
+            dataset.targets.clamp_(max=1)
+            return dataset
+
+    class Returns(LightningModule):
+        def test_step(self, batch, batch_idx):
+            logits = torch.where(batch["target"] == 1, 0.3, -0.3).reshape(shape)  # right, if hardly so
+            return {name: logits if name == "logits" else logits.sigmoid(), "target": batch["target"]}
+
+    report = LongTailReport(36, 36)
+    (found,) = make_trainer(callbacks=[report]).test(Returns(), Two(), verbose=False)
+    assert found["test/recall/average"] == found["test/auroc/average"] == 1
+
+
 def test_ranks_are_those_of_the_counts_whatever_the_numbers_of_classes(bright, make_task, make_trainer):
     class Reversed(bright):
         def load(self, split):

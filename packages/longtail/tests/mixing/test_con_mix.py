@@ -121,6 +121,28 @@ def test_soft_targets_take_part_by_their_share(module, tailed):
     assert losses[0] == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_a_binary_task_has_two_groups(module, tailed, shape):
+    def one_output():
+        made = network()
+        return made[:3].append(nn.Linear(6, 1))
+
+    trained, target = module(), torch.tensor([0.0, 0, 1, 0, 1, 0, 0, 0])
+    trained.model, trained.criterion = one_output(), nn.BCEWithLogitsLoss()
+    trained.training_step = lambda batch, batch_idx: trained.criterion(
+        trained.model(batch["image"]).reshape(shape), target.reshape(shape)
+    )
+    callback, losses = ConMix(1.0, strong=Darker(), features="model.1"), []
+    callback.on_train_batch_end = lambda trainer, module, outputs, *_: losses.append(float(outputs["loss"]))
+    data, untrained = tailed(), trained.model.state_dict()
+    trainer(RandomState(1), callback, limit_train_batches=1).fit(trained, datamodule=data)
+    image, copy = next(iter(data.train_dataloader()))["image"], one_output()
+    copy.load_state_dict(untrained)  # the learning rate is 0
+    first, second = (copy[:2](view) for view in (image, Darker()(image)))
+    own = F.binary_cross_entropy_with_logits(copy(image).flatten(), target)
+    assert losses[0] == pytest.approx(float(own + by_hand(first, second, members(target), 0.5)), rel=1e-5)
+
+
 def test_random_groups_are_drawn_anew_and_need_no_labels(module, tailed, monkeypatch):
     trained, drawn = module(), []
     draw = torch.randint

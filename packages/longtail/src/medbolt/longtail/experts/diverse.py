@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medbolt.core import ObjectiveCallback, TrainingStep, UserError
 from medbolt.longtail.experts.lookup import expert_logits, find_experts
+from medbolt.longtail.losses.inputs import require_several_outputs
 from medbolt.longtail.stages.counts import known_counts
 from medbolt.longtail.stages.schedule import check_start, start_epoch
 
@@ -50,7 +51,7 @@ class DiverseExperts(ObjectiveCallback):
     Raises:
         ValueError: if an argument is out of its range.
         UserError: at ``fit``, if the network has no experts or nobody knows the class counts; in training, if they do
-            not number the classes.
+            not number the classes or the network has one output only.
 
     State, cost: none: temperatures are a function of the epoch. The criterion is evaluated E times.
     Callbacks that put other logits in the step's place, such as those with a second network, come before this one.
@@ -104,6 +105,7 @@ class DiverseExperts(ObjectiveCallback):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the sum of the experts' losses, less their diversity."""
         logits = expert_logits(step)
+        require_several_outputs(logits.shape[2], self)
         losses = torch.stack([step.loss(logits=own) for own in logits]).sum(0)
         temperatures = self._temperatures(step, logits.shape[2])
         scale = self.weight * temperatures.mean().square()

@@ -9,6 +9,7 @@ from torch import Tensor
 from medbolt.core import ObjectiveCallback, TrainingStep, UserError
 from medbolt.longtail.experts.lookup import expert_logits, find_experts
 from medbolt.longtail.losses.class_counts import log_prior
+from medbolt.longtail.losses.inputs import require_several_outputs
 from medbolt.longtail.stages.counts import known_counts
 
 
@@ -40,7 +41,7 @@ class SkilledExperts(ObjectiveCallback):
     Raises:
         ValueError: if ``tau`` is negative.
         UserError: at ``fit``, if the network has not three experts or nobody knows the class counts; in training, if
-            they do not number the classes.
+            they do not number the classes or the network has one output only.
 
     State, cost: none. The criterion is evaluated three times. Callbacks that put other logits in the step's place,
     such as those with a second network, come before this one.
@@ -84,6 +85,7 @@ class SkilledExperts(ObjectiveCallback):
     def objective(self, step: TrainingStep) -> Tensor:
         """Return the sum of the experts' losses."""
         logits = expert_logits(step)
+        require_several_outputs(logits.shape[2], self)
         if self.shifts.shape[1] != logits.shape[2]:
             raise UserError(
                 f"SkilledExperts has {self.shifts.shape[1]} class_counts but the network gives {logits.shape[2]} "

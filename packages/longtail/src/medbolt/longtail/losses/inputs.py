@@ -50,6 +50,24 @@ def target_matrix(target: Tensor, logits: Tensor) -> Tensor:
     return torch.zeros_like(logits, requires_grad=False).scatter_(1, target[:, None], 1.0)
 
 
+def two_columns(scores: Tensor, probability: bool) -> Tensor:
+    """Return scores with one column a class: a single score a sample is that of the second of two classes.
+
+    Args:
+        scores: (B, C), which come back as they are, or (B,) or (B, 1).
+        probability: Whether they are probabilities, and not logits.
+
+    Example:
+        >>> two_columns(torch.tensor([0.75, 0.25]), probability=True)
+        tensor([[0.2500, 0.7500],
+                [0.7500, 0.2500]])
+    """
+    if scores.ndim == 2 and scores.shape[1] > 1:
+        return scores
+    scores = scores.flatten()
+    return torch.stack([1 - scores if probability else -scores, scores], 1)
+
+
 def hard(target: Tensor, asker: object, remedy: str = "leave out what mixes labels, or take another loss") -> Tensor:
     """Return the target if it holds class indices.
 

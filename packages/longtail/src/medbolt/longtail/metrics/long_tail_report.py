@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
@@ -13,7 +12,7 @@ from medbolt.core.batch import batch_target
 from medbolt.core.data.base import DataModuleWrapper
 from medbolt.core.predictions.capture import Outputs
 from medbolt.core.predictions.context import task_of
-from medbolt.longtail.losses.inputs import precise
+from medbolt.longtail.losses.inputs import precise, two_columns
 from medbolt.longtail.metrics.class_groups import Average, ClassGroups
 from medbolt.longtail.metrics.group_ranking import GroupRanking
 from medbolt.longtail.metrics.group_recall import GroupF1, GroupRecall
@@ -154,13 +153,12 @@ class LongTailReport(Callback):
         assert self._outputs is not None
         given = outputs if isinstance(outputs, Mapping) else {}
         scores = given.get("probability", given.get("logits"))
+        probability = scores is None or "probability" in given
         if scores is None:
             scores = self._outputs.logits()
             several = scores.ndim == 2 and scores.shape[1] > 1 and not self._multilabel
             scores = precise(scores).softmax(1) if several else scores.sigmoid()
-        scores = scores.flatten() if scores.ndim == 2 and scores.shape[1] == 1 else scores
-        if scores.ndim == 1:
-            scores = torch.stack([1 - scores, scores], 1)
+        scores = two_columns(scores, probability)
         target = batch_target(given if "target" in given else batch) if self._multilabel else None
         if target is None:
             target = class_target(given if "target" in given else batch, type(self).__name__)

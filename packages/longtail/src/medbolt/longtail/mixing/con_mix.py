@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medbolt.core import ObjectiveCallback, TrainingStep
 from medbolt.core.objective.second_view import ask_for_second_view, network_features, second_view
-from medbolt.longtail.losses.inputs import hidden, precise, target_matrix
+from medbolt.longtail.losses.inputs import hidden, precise, target_matrix, two_columns
 
 
 class ConMix(ObjectiveCallback):
@@ -35,8 +35,8 @@ class ConMix(ObjectiveCallback):
         network: Attribute of the network.
 
     Shapes:
-        features (B, ...) float; targets (B,) int64 or (B, C) float, for which each sample takes part in the mixtures of
-        all its labels by their share.
+        features (B, ...) float; targets (B,) int64, (B,) float of a binary task, or (B, C) float, for which each sample
+        takes part in the mixtures of all its labels by their share.
 
     Raises:
         ValueError: if ``weight`` is negative, ``temperature`` not positive or ``groups`` less than 2.
@@ -97,7 +97,10 @@ class ConMix(ObjectiveCallback):
         if self.groups is not None:
             group = torch.randint(self.groups, (len(step.logits),), device=step.logits.device)
             return F.one_hot(group, self.groups).T.float()
-        return precise(target_matrix(step.target, step.logits.detach())).T
+        target = step.target
+        if target.is_floating_point() and target.numel() == len(target):  # 0 and 1 of a binary task
+            return two_columns(precise(target), probability=True).T
+        return precise(target_matrix(target, step.logits.detach())).T
 
 
 def contrast(mixtures: Tensor, present: Tensor, temperature: float) -> Tensor:

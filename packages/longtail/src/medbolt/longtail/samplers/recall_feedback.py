@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from medbolt.core import ClassRecall, UserError
+from medbolt.longtail.losses.inputs import two_columns
 from medbolt.longtail.samplers.flex_rebalancing import FlexRebalancingSampler
 
 
@@ -87,10 +87,7 @@ class RecallFeedback(Callback):
                 f"RecallFeedback needs validation_step of {type(pl_module).__name__} to return a dict with "
                 "'probability' and 'target'; return them."
             )
-        if scores.numel() == len(scores):  # of two classes the second
-            scores = scores.flatten()
-            scores = torch.stack([1 - scores if "probability" in outputs else -scores, scores], 1)
-        self._metric.update(scores, outputs["target"])
+        self._metric.update(two_columns(scores, "probability" in outputs), outputs["target"])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the recalls for the next epoch."""
