@@ -33,10 +33,8 @@ def check_checkpoint(path: Path | str) -> None:
         return
     try:
         with Path(path).open("rb") as file:
-            is_archive = file.read(4) == b"PK\x03\x04"
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=is_archive
-        )  # older files cannot be mapped
+            can_be_mapped = file.read(4) == b"PK\x03\x04"  # an archive, unlike what old versions of torch wrote
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=can_be_mapped)
     except (UnpicklingError, OSError):
         return
     except Exception as error:  # a damaged file may raise anything

@@ -62,8 +62,7 @@ class Criterion:
         declared = self._declared
         if declared == "none" or (declared and self._is_known):
             return declared
-        with torch.no_grad():
-            own = self._own_value(self.prediction, self.target)
+        own = self._own
         return "none" if own.ndim and len(own) == len(self.prediction) else declared or "mean"
 
     @cached_property
@@ -91,7 +90,10 @@ class Criterion:
         The :attr:`logits` themselves stand for the prediction, which reaches the criterion unconverted.
         """
         prediction = self.prediction if logits is self.logits else self.from_logits(logits)
-        own = None if self._is_known or self.reduction != "mean" else self._own_value(prediction, target).mean()
+        own = None
+        if not self._is_known and self.reduction == "mean":
+            is_asked_for = prediction is self.prediction and target is self.target
+            own = (self._own if is_asked_for else self._own_value(prediction, target)).mean()
         losses = self._unreduced(prediction, target)
         if losses.shape[:1] != prediction.shape[:1]:
             losses = self._one_by_one(prediction, target)
@@ -160,6 +162,11 @@ class Criterion:
     def _is_known(self) -> bool:
         kind = self.source if inspect.isroutine(self.source) else type(self.source)
         return str(kind.__module__).startswith(_MEANS)
+
+    @cached_property
+    def _own(self) -> Tensor:
+        """What the criterion says of this call, evaluated once for its shape and its value."""
+        return self._own_value(self.prediction, self.target)
 
     def _own_value(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the criterion's own value, with the random numbers that its unreduced call is about to draw."""
