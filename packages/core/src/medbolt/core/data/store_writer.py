@@ -114,7 +114,7 @@ class StoreWriter:
             self._open_files.close()
             return
         self.start = self._finished_rows()
-        self._is_begun()
+        self._is_begun()  # refuses what was begun of other pictures
         with atomic_write(self.folder / "unfinished.json") as temporary:  # anew, for replaced pictures change it
             temporary.write_text(json.dumps(asdict(self.plan), indent=1), encoding="utf-8")
         self._go_on()

@@ -37,7 +37,7 @@ class UniMix(MixedInputs):
 
     Raises:
         ValueError: if ``alpha`` is not positive.
-        UserError: at ``fit``, if nobody knows the class counts; in training, for soft targets.
+        UserError: at ``fit``, if nobody knows the class counts; in training, for soft targets or several labels.
 
     State, cost: none; see :class:`~medbolt.core.MixedInputs`, also for its order among other callbacks.
 
