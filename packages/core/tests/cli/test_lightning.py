@@ -1,3 +1,6 @@
+import re
+
+import pytest
 import torch
 import yaml
 from lightning.pytorch.cli import LightningCLI
@@ -29,6 +32,20 @@ def test_the_configuration_beats_what_a_checkpoint_remembers(config, tmp_path):
     )
     assert resumed.model.task == "ordinal"
     assert resumed.trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_a_checkpoint_is_text(command, capsys):
+    # as Optional[str | Path], which typing's cache may make Optional[Path | str], "last" was a path now and then
+    with pytest.raises(SystemExit):
+        run([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"--ckpt_path CKPT_PATH Path or address [^:]+ \(type: str \| null, default: null\)", told)
+
+
+def test_a_run_without_a_last_checkpoint_begins(config):
+    with pytest.warns(match="there is no last checkpoint available"):
+        run(["fit", "-c", config(), "--ckpt_path", "last"])
 
 
 def test_layers_compose_and_callbacks_append(config, tmp_path):

@@ -14,6 +14,8 @@ from medbolt.core.cli.own_code import find_own_code
 from medbolt.core.cli.parser import ConfigurationParser, refusals_of
 from medbolt.core.errors import UserError
 
+_CHECKPOINT_HELP = "Path or address of the checkpoint to go on from, or 'last' (newest last*.ckpt of the run's folder)."
+
 
 class _SaveConfig(SaveConfigCallback):
     """Save the configuration of a run in its folder; without a logger it has none but the user's working directory."""
@@ -35,6 +37,22 @@ class MedboltCLI(LightningCLI):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, parser_class=ConfigurationParser, **options)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the arguments of each subcommand to leave out; ``ckpt_path`` is made here."""
+        return {name: skipped | {"ckpt_path"} for name, skipped in LightningCLI.subcommands().items()}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **options: Any) -> LightningArgumentParser:
+        """Add ``ckpt_path`` as text.
+
+        Lightning has it a string or a path, and which is tried first is up to the cache of ``typing``, that is, to what
+        was imported before. As a path neither ``last`` nor an address is what it was.
+        """
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=_CHECKPOINT_HELP)
+        self._subcommand_method_arguments[subcommand].append("ckpt_path")
+        return parser
 
     def instantiate_classes(self) -> None:
         """Make the objects, and show what one of them raises."""
