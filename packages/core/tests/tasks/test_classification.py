@@ -3,6 +3,7 @@ import torch
 from lightning.pytorch import Trainer
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import nn
+from torch.utils.data import DataLoader
 
 from medbolt.core import ClassificationTask, ImageDataModule, ImageDataset, ObjectiveCallback, UserError
 
@@ -48,6 +49,43 @@ def trainer(tmp_path):
         return Trainer(accelerator="cpu", default_root_dir=tmp_path, **(quiet | {"max_epochs": 1} | options))
 
     return build
+
+
+class Several(Tiny):
+    """Two loaders each; the test's second one is the validation data."""
+
+    def val_dataloader(self):
+        return [super().val_dataloader(), super().test_dataloader()]
+
+    def test_dataloader(self):
+        return {"inside": super().test_dataloader(), "outside": super().val_dataloader()}
+
+
+def test_each_of_several_loaders_has_its_metrics(trainer):
+    task = make()
+    loop, one = trainer(), Tiny()
+    test, val = loop.test(task, one, verbose=False)[0], loop.validate(task, one, verbose=False)[0]
+    inside, outside = loop.test(task, Several(), verbose=False)
+    of_inside = {f"{name}/dataloader_idx_0": value for name, value in test.items()}
+    of_outside = {f"{name.replace('val', 'test')}/dataloader_idx_1": value for name, value in val.items()}
+    assert inside | of_inside == inside  # Lightning adds what is logged at the end, by class and by domain, to both
+    assert outside | of_outside == outside
+    assert "test/loss/dataloader_idx_1" not in inside
+    assert outside["test/recall/d/dataloader_idx_1"] == inside["test/recall/d/dataloader_idx_1"]
+    first, second = loop.validate(task, Several(), verbose=False)
+    assert first == {f"{name}/dataloader_idx_0": value for name, value in val.items()}
+    assert second == {f"{name}/dataloader_idx_1": test[name.replace("val", "test")] for name in val}
+    assert len(loop.predict(task, dataloaders=Several().test_dataloader())) == 2
+
+
+def test_a_loader_without_batches_is_left_out(trainer):
+    class OneEmpty(Tiny):
+        def test_dataloader(self):
+            return [super().test_dataloader(), DataLoader([])]
+
+    logged = trainer().test(make(), OneEmpty(), verbose=False)
+    assert "test/loss/dataloader_idx_0" in logged[0]
+    assert not any(name.endswith("_1") for metrics in logged for name in metrics)
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "ordinal", "binary", "multilabel"])
@@ -145,13 +183,14 @@ def test_the_scheduler_steps_as_configured(trainer):
     assert loop.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.125)
 
 
-def test_a_plateau_watches_the_validation_loss(trainer):
+@pytest.mark.parametrize("data", [Tiny, Several])
+def test_a_plateau_watches_the_validation_loss(data, trainer):
     def plateau(optimizer):
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.1, threshold=10.0)
 
     task = make(optimizer=lambda p: torch.optim.SGD(p, 1e-6), scheduler=plateau)
     loop = trainer(enable_checkpointing=False, max_epochs=3)
-    loop.fit(task, Tiny())
+    loop.fit(task, data())
     assert loop.optimizers[0].param_groups[0]["lr"] < 1e-6
 
 

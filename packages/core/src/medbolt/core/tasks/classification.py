@@ -1,6 +1,6 @@
 """A LightningModule for classification over any network, with metrics that suit medical data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, Literal, cast
 
@@ -10,14 +10,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MeanMetric
 
-from medbolt.core.batch import batch_size
 from medbolt.core.errors import UserError
 from medbolt.core.losses import require_several_labels, tell_class_counts
 from medbolt.core.metrics.breakdown import Breakdown
-from medbolt.core.metrics.defaults import TaskKind, classification_metrics
+from medbolt.core.metrics.defaults import TaskKind
 from medbolt.core.tasks.log_loss import log_loss
+from medbolt.core.tasks.scores import Scores
 from medbolt.core.tasks.targets import check_targets
 
 
@@ -26,8 +25,9 @@ class ClassificationTask(LightningModule):
 
     It logs ``train/loss`` by step and by epoch; ``val/*`` and ``test/*`` of
     :func:`~medbolt.core.metrics.defaults.classification_metrics`; and ``test/<metric>/<class or domain>`` of
-    :class:`~medbolt.core.metrics.breakdown.Breakdown`. The criterion is the attribute ``criterion`` and the network the
-    attribute ``model``, where objective callbacks look first.
+    :class:`~medbolt.core.metrics.breakdown.Breakdown`. Of several validation or test loaders each has its own, with
+    Lightning's ``/dataloader_idx_<number>`` behind the name. The criterion is the attribute ``criterion`` and the
+    network the attribute ``model``, where objective callbacks look first.
 
     Args:
         model: The network: image (B, 3, H, W) to logits, (B, num_classes), or (B, 1) for a binary task.
@@ -37,7 +37,8 @@ class ClassificationTask(LightningModule):
         criterion: The loss of logits and targets; by default cross entropy, or binary cross entropy for binary and
             multilabel tasks. A loss that asks for class counts, or the number of samples, is told those of the data.
         optimizer: Makes the optimizer from the parameters.
-        scheduler: Makes the learning rate scheduler from the optimizer. ``ReduceLROnPlateau`` watches ``val/loss``.
+        scheduler: Makes the learning rate scheduler from the optimizer. ``ReduceLROnPlateau`` watches ``val/loss``
+            (of the first validation loader).
         scheduler_interval: Whether the scheduler steps each epoch or each optimizer step.
 
     Raises:
@@ -77,11 +78,8 @@ class ClassificationTask(LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scheduler_interval = scheduler_interval
-        metrics = classification_metrics(task, num_classes)
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.test_metrics = metrics.clone(prefix="test/")
-        self.breakdown = Breakdown(task, [str(c) for c in range(num_classes)])
+        self.val_scores, self.test_scores = nn.ModuleList(), nn.ModuleList()  # of each loader
+        self._breakdowns: list[Breakdown] = []
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits, (B, C), or (B,) for a binary task."""
@@ -89,11 +87,8 @@ class ClassificationTask(LightningModule):
         return logits.flatten() if self.task == "binary" else logits
 
     def setup(self, stage: str) -> None:
-        """Learn from the data module the names of classes and domains, and tell the criterion the class counts."""
+        """Check the targets of the data module, and tell the criterion their class counts."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        names = cast("Sequence[str] | None", getattr(data, "class_names", None))
-        if names is not None and len(names) == self.num_classes:
-            self.breakdown = Breakdown(self.task, names, getattr(data, "domain_names", None))
         if data is None or stage == "predict":
             return
         # a test needs the counts for its loss only, and may lack the training data they come from
@@ -110,29 +105,50 @@ class ClassificationTask(LightningModule):
         log_loss(self, loss, batch)
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Log loss and metrics; return probabilities and targets."""
-        outputs = self._evaluate(batch, "val", self.val_loss)
-        self.val_metrics.update(outputs["probability"], self._labels(outputs["target"]))
-        self.log_dict(self.val_metrics, batch_size=batch_size(batch))  # pyright: ignore[reportArgumentType]
-        return outputs
+    def on_train_start(self) -> None:
+        """Let the plateau watch what is logged, where there are several validation loaders."""
+        if len(self.trainer.num_val_batches) > 1:
+            for config in self.trainer.lr_scheduler_configs:
+                config.monitor = "val/loss/dataloader_idx_0" if config.monitor == "val/loss" else config.monitor
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def on_validation_epoch_start(self) -> None:
+        """Begin to gather for each loader."""
+        self._begin(self.val_scores, len(self.trainer.num_val_batches))
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log loss and metrics; return probabilities and targets."""
-        outputs = self._evaluate(batch, "test", self.test_loss)
+        return self._evaluate(batch, "val", dataloader_idx)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to gather for each loader, also by class and by domain."""
+        loaders = len(self.trainer.num_test_batches)
+        self._begin(self.test_scores, loaders)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        names: Sequence[str] | None = getattr(data, "class_names", None)
+        domains: Sequence[str] | None = getattr(data, "domain_names", None)
+        if names is None or len(names) != self.num_classes:
+            names, domains = [str(number) for number in range(self.num_classes)], None
+        self._breakdowns = [Breakdown(self.task, names, domains).to(self.device) for _ in range(loaders)]
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Log loss and metrics; return probabilities and targets."""
+        outputs = self._evaluate(batch, "test", dataloader_idx)
         labels = self._labels(outputs["target"])
-        self.test_metrics.update(outputs["probability"], labels)
-        self.log_dict(self.test_metrics, batch_size=batch_size(batch))  # pyright: ignore[reportArgumentType]
-        self.breakdown.update(outputs["probability"], labels, batch.get("domain"))
+        self._breakdowns[dataloader_idx].update(outputs["probability"], labels, batch.get("domain"))
         return outputs
 
     def on_test_epoch_end(self) -> None:
         """Log the views by class and by domain."""
-        values = {f"test/{name}": value for name, value in self.breakdown.compute().items()}
-        self.log_dict(values, sync_dist=True)  # equal on all processes already; the flag spares a warning
-        self.breakdown.reset()
+        for number, breakdown in enumerate(self._breakdowns):
+            if not breakdown.update_called:  # a loader without batches
+                continue
+            suffix = f"/dataloader_idx_{number}" if len(self._breakdowns) > 1 else ""
+            values = {f"test/{name}{suffix}": value for name, value in breakdown.compute().items()}
+            # equal on all processes already; sync_dist spares a warning
+            self.log_dict(values, sync_dist=True, add_dataloader_idx=False)
+        self._breakdowns = []
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return probabilities, and targets where there are any."""
         probability = self._probability(self(batch["image"]))
         return {"probability": probability} | ({"target": batch["target"]} if "target" in batch else {})
@@ -148,13 +164,19 @@ class ClassificationTask(LightningModule):
             config["monitor"] = "val/loss"
         return {"optimizer": optimizer, "lr_scheduler": config}  # pyright: ignore[reportReturnType]
 
-    def _evaluate(self, batch: dict[str, Any], stage: str, mean_loss: MeanMetric) -> dict[str, Tensor]:
-        logits = self(batch["image"])
-        loss = self._loss(logits, batch["target"])
-        # a metric, not the value: Lightning's own mean over processes rounds shares of unequal size
-        mean_loss.update(loss, batch_size(batch))
-        self.log(f"{stage}/loss", mean_loss, prog_bar=True, batch_size=batch_size(batch))
-        return {"probability": self._probability(logits), "target": batch["target"]}
+    def _begin(self, scores: nn.ModuleList, loaders: int) -> None:
+        scores.extend(Scores(self.task, self.num_classes).to(self.device) for _ in range(len(scores), loaders))
+        for of_loader in cast("Iterable[Scores]", scores):
+            of_loader.reset()
+
+    def _evaluate(self, batch: dict[str, Any], stage: str, loader: int) -> dict[str, Tensor]:
+        logits, target = self(batch["image"]), batch["target"]
+        attribute = f"{stage}_scores.{loader}"
+        scores = cast("Scores", self.get_submodule(attribute))
+        probability = self._probability(logits)
+        scores.update(self._loss(logits, target), probability, self._labels(target))
+        scores.log(self, stage, attribute, len(target))
+        return {"probability": probability, "target": target}
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.criterion(logits, target.to(logits) if self.task in ("binary", "multilabel") else target)
