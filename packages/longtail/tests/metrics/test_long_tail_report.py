@@ -52,6 +52,18 @@ def test_groups_by_index_and_their_average(bright, make_task, make_trainer):
     assert "test/recall/head" not in found
 
 
+def test_each_of_several_loaders_has_its_groups(bright, make_task, make_trainer):
+    task, data = make_task(), bright()
+    trainer = make_trainer(callbacks=[LongTailReport(many=30, few=6)])
+    (test,), (val,) = trainer.test(task, data, verbose=False), trainer.validate(task, data, verbose=False)
+    single = data.test_dataloader
+    data.test_dataloader = lambda: [single(), data.val_dataloader()]
+    found = trainer.test(task, data, verbose=False)[0]
+    for name in ("recall/head", "recall/tail", "f1/average"):
+        assert found[f"test/{name}/dataloader_idx_0"] == test[f"test/{name}"]
+        assert found[f"test/{name}/dataloader_idx_1"] == val[f"val/{name}"]
+
+
 class Foreign(LightningModule):
     """Returns nothing from its steps."""
 

@@ -140,7 +140,8 @@ class ClassificationTask(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the views by class and by domain."""
         for number, breakdown in enumerate(self._breakdowns):
-            if not breakdown.update_called:  # a loader without batches
+            # a process may have had no batch, and for a loader without batches there is nothing to log
+            if not self.trainer.strategy.reduce_boolean_decision(breakdown.update_called, all=False):
                 continue
             suffix = f"/dataloader_idx_{number}" if len(self._breakdowns) > 1 else ""
             values = {f"test/{name}{suffix}": value for name, value in breakdown.compute().items()}

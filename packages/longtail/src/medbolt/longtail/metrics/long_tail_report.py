@@ -26,8 +26,9 @@ class LongTailReport(Callback):
     step returns (``probability`` or ``logits``, and ``target``, as medbolt's tasks do), or else from the logits that
     ``network`` puts out and from the batch. Logged are ``val/recall/head``, ``.../medium``, ``.../tail`` and
     ``.../average``, the same of ``f1`` and, with ``ranking``, of ``auroc`` and ``average_precision``; in a test
-    ``test/...``. A group without classes or samples is left out. Counts are exact on any number of processes. Of
-    several findings a sample there are AUROC and average precision only, as the others need a threshold.
+    ``test/...``; of several loaders with ``/dataloader_idx_<number>`` behind it. A group without classes or samples is
+    left out. Counts are exact on any number of processes. Of several findings a sample there are AUROC and average
+    precision only, as the others need a threshold.
 
     Args:
         many: Head classes have more training samples than that, unless the data module has ``class_groups`` of its own,
@@ -70,17 +71,17 @@ class LongTailReport(Callback):
         self.many, self.few, self.index_bounds = many, few, index_bounds
         self.average: Average = average
         self.ranking, self.network = ranking, network
-        self._metrics: dict[str, Metric] = {}
+        self._metrics: list[dict[str, Metric]] = []  # of each loader
         self._outputs: Outputs | None = None
         self._multilabel = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
-        self._start(trainer, pl_module, self.ranking == "always")
+        self._start(trainer, pl_module, len(trainer.num_val_batches), self.ranking == "always")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
-        self._start(trainer, pl_module, self.ranking != "never")
+        self._start(trainer, pl_module, len(trainer.num_test_batches), self.ranking != "never")
 
     def on_validation_batch_end(
         self,
@@ -92,7 +93,7 @@ class LongTailReport(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch."""
-        self._count(outputs, batch)
+        self._count(outputs, batch, dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -104,15 +105,15 @@ class LongTailReport(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch."""
-        self._count(outputs, batch)
+        self._count(outputs, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log."""
-        self._log(pl_module, "val")
+        self._log(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log."""
-        self._log(pl_module, "test")
+        self._log(trainer, pl_module, "test")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hook off."""
@@ -122,14 +123,17 @@ class LongTailReport(Callback):
         """Take the hook off."""
         self._stop()
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule, ranking: bool) -> None:
+    def _start(self, trainer: Trainer, pl_module: LightningModule, loaders: int, ranking: bool) -> None:
         self._stop()
         classes, groups = self._groups(trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
         kinds: dict[str, Any] = {"": GroupRanking} if ranking else {}
         self._multilabel = task_of(pl_module) == "multilabel"
         if not self._multilabel:
             kinds |= {"recall/": GroupRecall, "f1/": GroupF1}
-        self._metrics = {n: kind(classes, groups, self.average).to(pl_module.device) for n, kind in kinds.items()}
+        self._metrics = [
+            {n: kind(classes, groups, self.average).to(pl_module.device) for n, kind in kinds.items()}
+            for _ in range(loaders)
+        ]
         self._outputs = Outputs(pl_module, self.network)
 
     def _groups(self, data: Any) -> tuple[int, ClassGroups]:
@@ -149,7 +153,7 @@ class LongTailReport(Callback):
             return len(counts), ClassGroups.by_rank(counts, *self.index_bounds)
         return len(counts), ClassGroups.by_count(counts, self.many, self.few)
 
-    def _count(self, outputs: Any, batch: Any) -> None:
+    def _count(self, outputs: Any, batch: Any, loader: int) -> None:
         assert self._outputs is not None
         given = outputs if isinstance(outputs, Mapping) else {}
         scores = given.get("probability", given.get("logits"))
@@ -162,18 +166,24 @@ class LongTailReport(Callback):
         target = batch_target(given if "target" in given else batch) if self._multilabel else None
         if target is None:
             target = class_target(given if "target" in given else batch, type(self).__name__)
-        for metric in self._metrics.values():
+        for metric in self._metrics[loader].values():
             metric.update(scores, target)
 
-    def _log(self, pl_module: LightningModule, stage: str) -> None:
-        for prefix, metric in self._metrics.items():
-            for name, value in metric.compute().items():
-                if not value.isnan():
-                    pl_module.log(f"{stage}/{prefix}{name}", value, sync_dist=True)  # equal on all processes already
+    def _log(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, metrics in enumerate(self._metrics):
+            suffix = f"/dataloader_idx_{number}" if len(self._metrics) > 1 else ""
+            for prefix, metric in metrics.items():
+                # a process may have had no batch, and for a loader without batches there is nothing to log
+                if not trainer.strategy.reduce_boolean_decision(metric.update_called, all=False):
+                    continue
+                values = metric.compute()
+                values = {f"{stage}/{prefix}{n}{suffix}": value for n, value in values.items() if not value.isnan()}
+                # equal on all processes already; sync_dist spares a warning
+                pl_module.log_dict(values, sync_dist=True, add_dataloader_idx=False)
         self._stop()
 
     def _stop(self) -> None:
-        self._metrics = {}
+        self._metrics = []
         if self._outputs is not None:
             self._outputs.remove()
             self._outputs = None
