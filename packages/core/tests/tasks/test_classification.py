@@ -194,6 +194,15 @@ def test_a_plateau_watches_the_validation_loss(data, trainer):
     assert loop.optimizers[0].param_groups[0]["lr"] < 1e-6
 
 
+def test_a_run_does_not_go_on_with_another_optimizer(trainer, tmp_path):
+    loop = trainer()
+    loop.fit(make(optimizer=lambda p: torch.optim.SGD(p, 0.1)), Tiny())
+    loop.save_checkpoint(tmp_path / "sgd.ckpt")
+    sentence = "the checkpoint's optimizer had no 'betas', .*, so it was not AdamW; configure the one"
+    with pytest.raises(UserError, match=sentence):
+        trainer(max_epochs=2).fit(make(), Tiny(), ckpt_path=tmp_path / "sgd.ckpt")
+
+
 def test_a_checkpoint_loads_without_the_command_line(trainer, tmp_path):
     task = make()
     loop = trainer()

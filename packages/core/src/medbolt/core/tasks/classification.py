@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from medbolt.core.errors import UserError
+from medbolt.core.errors import UserError, listed
 from medbolt.core.losses import require_several_labels, tell_class_counts
 from medbolt.core.metrics.breakdown import Breakdown
 from medbolt.core.metrics.defaults import TaskKind
@@ -44,7 +44,8 @@ class ClassificationTask(LightningModule):
     Raises:
         ValueError: if a binary task has not two classes.
         UserError: if the data's targets are of another kind, such as several findings a sample for a multiclass task,
-            or the criterion is a loss for one class a sample and the task ``"multilabel"``.
+            the criterion is a loss for one class a sample and the task ``"multilabel"``, or a run goes on from a
+            checkpoint with another optimizer.
 
     Example:
         >>> task = ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), num_classes=5, task="ordinal")
@@ -106,7 +107,14 @@ class ClassificationTask(LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        """Let the plateau watch what is logged, where there are several validation loaders."""
+        """Refuse another optimizer than the checkpoint's; let a plateau watch what several loaders log."""
+        for optimizer in self.trainer.optimizers:
+            absent = [name for name in optimizer.defaults if name not in optimizer.param_groups[0]]
+            if absent:  # torch takes the groups of any optimizer
+                raise UserError(
+                    f"the checkpoint's optimizer had no {listed(absent)}, so it was not {type(optimizer).__name__}; "
+                    "configure the one that it was trained with."
+                )
         if len(self.trainer.num_val_batches) > 1:
             for config in self.trainer.lr_scheduler_configs:
                 config.monitor = "val/loss/dataloader_idx_0" if config.monitor == "val/loss" else config.monitor
