@@ -70,3 +70,11 @@ def test_what_is_missing_is_named():
         trainer(InfluenceBalancing(loss, features="model.4")).fit(ToyClassifier(), ToyImages().train_dataloader())
     with pytest.raises(ValueError, match="start must be"):
         InfluenceBalancing(loss, -1)
+
+
+def test_a_task_of_several_findings_is_refused():
+    module = ToyClassifier()
+    module.task = "multilabel"
+    callback = InfluenceBalancing(InfluenceBalancedLoss(1000.0, class_counts=COUNTS), 0, features="model.4")
+    with pytest.raises(UserError, match="InfluenceBalancedLoss compares classes of which a sample has one"):
+        trainer(callback).fit(module, datamodule=ToyImages())

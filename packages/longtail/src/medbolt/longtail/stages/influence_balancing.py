@@ -4,6 +4,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from medbolt.core import ObjectiveCallback, TrainingStep
+from medbolt.core.losses import require_several_labels
+from medbolt.core.predictions.context import task_of
 from medbolt.longtail.losses.influence_balanced import InfluenceBalancedLoss
 from medbolt.longtail.stages.counts import known_counts
 from medbolt.longtail.stages.schedule import check_start, start_epoch
@@ -29,7 +31,8 @@ class InfluenceBalancing(ObjectiveCallback):
 
     Raises:
         ValueError: if ``start`` is out of range.
-        UserError: at ``fit``, if there is no such layer or nobody knows the class counts.
+        UserError: at ``fit``, if there is no such layer, nobody knows the class counts, or samples may have several
+            findings.
 
     State, cost: none: it is a function of the epoch, so a resumed run needs nothing restored.
 
@@ -58,6 +61,8 @@ class InfluenceBalancing(ObjectiveCallback):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
+        if task_of(pl_module) == "multilabel":
+            require_several_labels(self.loss)
         self.first_epoch = start_epoch(self, self.start, trainer)
         if not self._is_told:
             self.loss.set_class_counts(known_counts(self, None, trainer).tolist())
