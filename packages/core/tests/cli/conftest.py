@@ -10,7 +10,7 @@ _OWN_CODE = """
 import torch
 from torch import nn
 
-from medbolt.core import ImageDataModule, ImageDataset, UserError
+from medbolt.core import ImageDataModule, ImageDataset, ObjectiveCallback, UserError
 
 
 class OwnData(ImageDataModule):
@@ -48,6 +48,13 @@ class OwnNetwork(nn.Module):
 
     def forward(self, image):
         return self.layers(image)
+
+
+class OwnMethod(ObjectiveCallback):
+    def setup(self, trainer, pl_module, stage):
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.attach(pl_module, "own", nn.Linear(2, 2))
 """
 
 

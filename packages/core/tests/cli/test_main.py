@@ -3,9 +3,11 @@ import re
 import subprocess
 import sys
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from medbolt.core import UserError
 from medbolt.core.cli.main import main
@@ -146,6 +148,17 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(config, capsys, tmp_
         assert told.startswith(sentence)
         assert told.endswith("use the configuration that it was trained with, or another checkpoint.")
     assert main(["fit", "-c", path, "--trainer.max_epochs", "2", "--ckpt_path", "last"]) == 0
+
+
+def test_a_checkpoint_of_another_method_is_refused_by_name(config, capsys, tmp_path):
+    path = config()
+    own = yaml.safe_load(Path(path).read_text())["data"]["class_path"].replace("OwnData", "OwnMethod")
+    (tmp_path / "method.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [{"class_path": own}]}}))
+    assert main(["fit", "-c", path, "-c", "method.yaml"]) == 0
+    checkpoint = next(tmp_path.rglob("*.ckpt"))
+    capsys.readouterr()
+    assert main(["fit", "-c", path, "--trainer.max_epochs", "2", "--ckpt_path", str(checkpoint)]) == 2
+    assert said(capsys).startswith(f"checkpoint '{checkpoint}' was made by an optimizer of other parameters (loaded")
 
 
 @pytest.mark.parametrize(

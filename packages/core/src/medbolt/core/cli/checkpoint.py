@@ -49,14 +49,40 @@ def check_checkpoint(path: Path | str) -> None:
         )
 
 
-def of_another_network(path: Path | str, error: RuntimeError) -> UserError:
-    """Return the sentence for weights that do not fit the configured network, with the first that does not."""
-    details = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-    first = f" ({_shortened(details[0])})" if details else ""
-    return UserError(
-        f"checkpoint '{path}' does not fit the configured network{first}; use the configuration that it was trained "
-        "with, or another checkpoint."
-    )
+def refusal(path: Path | str | None, error: Exception, module: str) -> UserError | None:
+    """Return the sentence for a checkpoint that a run could not load, or nothing for another error.
+
+    Args:
+        path: The checkpoint as the user named it, if so.
+        error: What ended the run.
+        module: Class of the LightningModule.
+
+    Example:
+        >>> print(refusal("a.ckpt", ValueError("loaded state dict has a different number of parameter groups"), "Net"))
+        checkpoint 'a.ckpt' was made by an optimizer of other parameters (loaded state dict has a different ...
+    """
+    name = f"checkpoint '{path}'" if path else "a checkpoint"
+    if isinstance(error, UnpicklingError):
+        return UserError(
+            f"{name} is damaged or holds pickled Python objects, which could run code when loaded; use one of tensors "
+            "and plain values."
+        )
+    if not path:
+        return None
+    text = str(error)
+    if isinstance(error, RuntimeError) and text.startswith(f"Error(s) in loading state_dict for {module}:"):
+        details = [line.strip() for line in text.splitlines()[1:] if line.strip()]
+        first = f" ({_shortened(details[0])})" if details else ""
+        return UserError(
+            f"{name} does not fit the configured network{first}; use the configuration that it was trained with, or "
+            "another checkpoint."
+        )
+    if isinstance(error, ValueError) and text.startswith("loaded state dict"):
+        return UserError(
+            f"{name} was made by an optimizer of other parameters ({_shortened(text)}); use the configuration that it "
+            "was trained with, callbacks included."
+        )
+    return None
 
 
 def _shortened(detail: str, length: int = 160) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from medbolt.core.cli.checkpoint import check_checkpoint, of_another_network
+from medbolt.core.cli.checkpoint import check_checkpoint, refusal
 from medbolt.core.cli.explain import explain
 from medbolt.core.cli.own_code import find_own_code
 from medbolt.core.cli.parser import ConfigurationParser, refusals_of
@@ -87,17 +87,11 @@ class MedboltCLI(LightningCLI):
             check_checkpoint(path)
         try:
             super()._run_subcommand(subcommand)
-        except RuntimeError as error:
-            mismatch = f"Error(s) in loading state_dict for {type(self.model).__name__}:"
-            if not path or not str(error).startswith(mismatch):
+        except (RuntimeError, ValueError, UnpicklingError) as error:
+            sentence = refusal(path, error, type(self.model).__name__)
+            if sentence is None:
                 raise
-            raise of_another_network(path, error) from error
-        except UnpicklingError as error:
-            name = f"checkpoint '{path}'" if path else "a checkpoint"
-            raise UserError(
-                f"{name} is damaged or holds pickled Python objects, which could run code when loaded; use one of "
-                "tensors and plain values."
-            ) from error
+            raise sentence from error
 
     def _set_seed(self) -> None:
         """Seed everything; a number may be too large or negative."""
