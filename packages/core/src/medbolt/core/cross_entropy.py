@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_PRECISE = (torch.float32, torch.float64)
+
 
 def cross_entropy(
     logits: Tensor,
@@ -42,7 +44,8 @@ def cross_entropy(
         >>> cross_entropy(torch.zeros(2, 2), torch.tensor([0, 1]), shift=prior.log()).exp()  # 4/3 and 4
         tensor([1.3333, 4.0000])
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if logits.dtype not in _PRECISE:
+        logits = logits.float()
     if scale is not None:
         logits = logits * scale if shift is None else torch.addcmul(shift, logits, scale)
     elif shift is not None:
@@ -54,6 +57,7 @@ def cross_entropy(
     elif margin is not None:
         logits = logits.scatter_add(1, target.unsqueeze(1), -margin.unsqueeze(1).to(logits))
     if weight is not None and reduction == "mean":
-        number = logits.numel() // logits.shape[1]
-        return F.cross_entropy(logits, target, weight, reduction="sum") / number
+        # of the weights, not of the sum, which would be one more operation to differentiate
+        weight = weight / (logits.numel() // logits.shape[1])
+        return F.cross_entropy(logits, target, weight, reduction="sum")
     return F.cross_entropy(logits, target, weight, reduction=reduction)

@@ -58,7 +58,7 @@ class ClassCountsLoss(nn.Module):
         self.register_buffer("class_counts", None, persistent=False)
         if class_counts is not None:
             self.class_counts = _checked(class_counts)
-        self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._made: dict[tuple[torch.device, torch.dtype, int], Tensor] = {}
 
     @abstractmethod
     def per_class(self, counts: Tensor) -> Tensor:
@@ -93,6 +93,9 @@ class ClassCountsLoss(nn.Module):
         Raises:
             UserError: if the counts do not number the classes or, in training mode, are not known.
         """
+        key = (logits.device, logits.dtype, logits.shape[1])
+        if (made := self._made.get(key)) is not None:
+            return made
         name = type(self).__name__
         if self.class_counts is None and not self.training:
             return self.per_class(logits.new_full(logits.shape[1:2], torch.nan))
@@ -106,11 +109,9 @@ class ClassCountsLoss(nn.Module):
                 f"{name} has {len(self.class_counts)} class_counts but the network gives {logits.shape[1]} logits; "
                 "give one count a class."
             )
-        key = (logits.device, logits.dtype)
-        if key not in self._made:
-            with torch.inference_mode(False):  # validation comes first, and what it makes is needed for training
-                self._made[key] = self.per_class(self.class_counts.to(*key))
-        return self._made[key]
+        with torch.inference_mode(False):  # validation comes first, and what it makes is needed for training
+            made = self._made[key] = self.per_class(self.class_counts.to(logits.device, logits.dtype))
+        return made
 
     def extra_repr(self) -> str:
         """Show the counts when the module is printed."""

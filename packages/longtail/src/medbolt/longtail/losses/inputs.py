@@ -13,7 +13,7 @@ def precise(values: Tensor) -> Tensor:
         >>> precise(torch.ones(1, dtype=torch.bfloat16)).dtype
         torch.float32
     """
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def class_logits(logits: Tensor, loss: object) -> Tensor:

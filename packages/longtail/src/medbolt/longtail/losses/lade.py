@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from medbolt.core.cross_entropy import cross_entropy
-from medbolt.core.losses import Reduction, reduce
+from medbolt.core.losses import Reduction
 from medbolt.longtail.losses.class_counts import ClassCountsLoss, log_prior
 from medbolt.longtail.losses.inputs import class_logits
 
@@ -66,21 +69,45 @@ class LADELoss(ClassCountsLoss):
         """Return the loss."""
         logits = class_logits(logits, self)
         log_pi = self.of_classes(logits)
-        losses = cross_entropy(logits, target, shift=log_pi)
-        return reduce(losses + self.alpha * self._bound(logits, target, log_pi), self.reduction)
+        losses = cross_entropy(logits, target, shift=log_pi, reduction=self.reduction)
+        target = target.to(logits) if target.is_floating_point() else target
+        bound = _Bound.apply(logits, target, log_pi, self.regularization)
+        return torch.add(losses, bound, alpha=-self.alpha * (len(logits) if self.reduction == "sum" else 1))
 
-    def _bound(self, logits: Tensor, target: Tensor, log_pi: Tensor) -> Tensor:
-        num_classes = logits.shape[1]
+
+class _Bound(Function):
+    r"""The bound, (), with its gradient by hand, for torch's logsumexp over the batch takes four times as long.
+
+    .. math:: \frac{\partial}{\partial z_{ic}} = \frac{\pi_c \mathbb{1}_{y_i = c}}{n_c}
+        - \pi_c (1 + 2 \lambda B_c)\, \frac{e^{z_{ic}} / \pi_{y_i}}{\sum_j e^{z_{jc}} / \pi_{y_j}}
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, log_pi: Tensor, regularization: float) -> Tensor:
+        size, num_classes = logits.shape
+        pi, rarity = log_pi.exp(), (-log_pi).exp()
         if target.is_floating_point():
-            members = target.to(logits)
-            number, own = members.sum(0), (members * logits).sum(0)
-            log_weight = (members @ (-log_pi).exp()).log()
+            # no product of matrices, which autocast would round
+            number, own, weight = target.sum(0), (target * logits).sum(0), (target * rarity).sum(1)
         else:
-            number = torch.bincount(target, minlength=num_classes)
-            own = logits.new_zeros(num_classes).index_add(0, target, logits.gather(1, target[:, None]).squeeze(1))
-            log_weight = -log_pi[target]
-        own = own / number.to(own).clamp(min=1e-8)
-        weighted = logits + log_weight[:, None]
-        # logsumexp over the batch, by the faster kernel of softmax: at the largest entry nothing cancels
-        everyone = weighted.amax(0) - weighted.log_softmax(0).amax(0) - math.log(num_classes * len(logits))
-        return -(log_pi.exp() * (own - everyone - self.regularization * everyone.square())).sum()
+            of_target = logits.gather(1, target[:, None]).squeeze(1)
+            own = logits.new_zeros(num_classes).index_add_(0, target, of_target)
+            number, weight = torch.bincount(target, minlength=num_classes), rarity[target]
+        number = number.to(logits).clamp_(min=1e-8)
+        highest = logits.amax(0)  # keeps the exponents in range
+        terms = (logits - highest).mul_(math.log2(math.e)).exp2_().mul_(weight[:, None])  # exp2 is the faster kernel
+        total = terms.sum(0)
+        everyone = (total / (num_classes * size)).log_().add_(highest)
+        slope = torch.addcmul(pi, pi, everyone, value=2 * regularization).div_(total)
+        ctx.save_for_backward(terms, target, pi / number, slope)
+        return torch.dot(pi, own / number - torch.addcmul(everyone, everyone, everyone, value=regularization))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
+        terms, target, own, everyone = ctx.saved_tensors
+        result = terms * (-gradients[0] * everyone)
+        own = gradients[0] * own
+        if target.is_floating_point():
+            return result.addcmul_(target, own), None, None, None
+        return result.scatter_add_(1, target[:, None], own[target][:, None]), None, None, None
