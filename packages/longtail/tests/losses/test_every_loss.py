@@ -133,6 +133,17 @@ def test_half_precision_and_extreme_logits_stay_finite(kind, name, make, dtype, 
 
 
 @every_case
+def test_autocast_does_not_round_what_a_loss_computes(kind, name, make, logits, targets, counts):
+    values = []
+    for enabled in (False, True):
+        leaf = logits.float().detach().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = seeded(build(make, counts), leaf, targets[kind])
+        values.append((value, *torch.autograd.grad(value, leaf)))
+    torch.testing.assert_close(values[1], values[0])
+
+
+@every_case
 def test_a_class_without_samples_may_be_the_target(kind, name, make, logits, targets, counts):
     target = targets[kind].clone()
     target[2:4] = 4 if kind == "hard" else torch.eye(5, dtype=torch.float64)[4]

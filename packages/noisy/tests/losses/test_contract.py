@@ -100,10 +100,22 @@ def test_the_gradient_is_that_of_the_value(make, soft):
     make_frozen = make()
     if isinstance(make_frozen, ImportanceReweightedLoss):
         pytest.skip("its weight has a value and no gradient: see test_importance_reweighting.py")
-    # core's target_probability, which two of the losses use, computes in float32: hence the wide step
-    assert torch.autograd.gradcheck(
-        lambda z: make_frozen(z, labels), logits.requires_grad_(), eps=1e-3, atol=2e-3, rtol=1e-3
-    )
+    assert torch.autograd.gradcheck(lambda z: make_frozen(z, labels), logits.requires_grad_())
+
+
+@each_loss_and_dmi
+@pytest.mark.parametrize("soft", [False, True])
+def test_autocast_does_not_round_what_a_loss_computes(make, soft):
+    logits, target = batch()
+    labels = torch.rand(8, CLASSES, generator=torch.Generator().manual_seed(1)).softmax(1) if soft else target
+    found = []
+    for enabled in (False, True):
+        leaf = logits.clone().requires_grad_()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = make()(leaf, labels)
+        found.append((value, *torch.autograd.grad(value, leaf)))
+    torch.testing.assert_close(found[1], found[0])
 
 
 @each_loss_and_dmi

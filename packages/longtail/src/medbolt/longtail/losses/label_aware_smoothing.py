@@ -81,7 +81,8 @@ class LabelAwareSmoothingLoss(ClassCountsLoss):
         smoothing = self.of_classes(logits)
         if target.is_floating_point():
             target = target.to(logits)
-            smooth = (target @ (smoothing / len(smoothing)))[:, None] + target * (1 - smoothing)
+            spread = (target * smoothing).mean(1, keepdim=True)  # no product of matrices, which autocast would round
+            smooth = spread + target * (1 - smoothing)
         else:
             smoothing = smoothing[target][:, None]
             smooth = (

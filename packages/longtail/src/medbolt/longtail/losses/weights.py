@@ -72,7 +72,8 @@ def sample_weights(target: Tensor, weights: Tensor) -> Tensor:
     if target.ndim == 1:
         return weights[0] + (weights[1] - weights[0]) * target
     mass = target.sum(1)
-    return torch.where(mass > 0, target @ weights / mass.where(mass > 0, 1), 1.0)
+    weight = (target * weights).sum(1)  # no product of matrices, which autocast would round
+    return torch.where(mass > 0, weight / mass.where(mass > 0, 1), 1.0)
 
 
 def check_power(power: float) -> None:
