@@ -23,7 +23,10 @@ RESAMPLED, FINDINGS = Path("data/synthetic_fundus_balanced.yaml"), Path("data/ch
 MULTILABEL = Path("method/longtail/weighted_bce.yaml")
 SMALL = {"medbolt.core.SyntheticFundusDataModule": {"num_train": 100, "num_val": 8, "num_test": 8, "image_size": 32}}
 GREY = Path("study/medmnist_resnet18_grey.yaml")
-OF_THE_USER = {Path("method/longtail/initialize_from.yaml"): ["checkpoint=pretrained.ckpt", "prefix=backbone."]}
+OF_THE_USER = {
+    Path(f"method/longtail/{name}.yaml"): ["checkpoint=pretrained.ckpt", "prefix=backbone."]
+    for name in ("initialize_from", "initialize_from_autoencoder")
+}
 """Options of a layer's callback that only its user can give."""
 
 WITHOUT_LAYER = {

@@ -1,4 +1,5 @@
 import copy
+from argparse import Namespace
 
 import pytest
 import timm
@@ -8,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from toys import ToyClassifier, ToyImages, trainer, weights
 
-from medbolt.core import ClassificationTask, RandomState, TimmClassifier, UserError
+from medbolt.core import ClassificationTask, EvaluationTransform, RandomState, TimmClassifier, UserError
 from medbolt.longtail import InitializeFrom, Resampled, TwoStageTraining
 
 
@@ -107,6 +108,53 @@ def test_the_features_are_those_of_the_file_and_the_head_its_own(backbone):
     assert all(torch.equal(start.state[f"model.features.{name}"], value) for name, value in backbone[1].items())
     assert torch.equal(start.state["model.head.weight"], head)
     assert not torch.equal(module.model.features.conv1[0].weight, backbone[1]["conv1.0.weight"])  # it trains on
+
+
+@pytest.fixture
+def autoencoder(tmp_path):
+    """A masked autoencoder's file as MAE's code writes it, and the weights of its encoder."""
+    torch.manual_seed(2)
+    encoder = timm.create_model("test_vit", num_classes=0).state_dict()
+    decoder = {"decoder_embed.weight": torch.ones(2), "decoder_pos_embed": torch.ones(1), "mask_token": torch.ones(1)}
+    saved = {"model": encoder | decoder, "optimizer": {"state": {}}, "epoch": 3, "args": Namespace(lr=0.1)}
+    torch.save(saved, tmp_path / "mae.pth")
+    return tmp_path / "mae.pth", encoder
+
+
+def vision_transformer():
+    return ClassificationTask(TimmClassifier("test_vit", num_classes=3), 3)
+
+
+def large_images():
+    """Images of the size that timm's small transformer takes."""
+    data = ToyImages()
+    data.train_transform = data.eval_transform = EvaluationTransform(160)
+    return data
+
+
+def test_the_encoder_of_a_masked_autoencoder_begins_a_vision_transformer(autoencoder):
+    path, encoder = autoencoder
+    start, module = Start(), vision_transformer()
+    skip = ["decoder_embed", "decoder_pos_embed", "mask_token"]
+    trainer(InitializeFrom(path, skip=skip), start, limit_train_batches=1).fit(module, large_images())
+    assert all(torch.equal(start.state[f"model.features.{name}"], value) for name, value in encoder.items())
+
+
+def test_what_is_skipped_stays_as_it_is(autoencoder):
+    path, encoder = autoencoder
+    start, module = Start(), vision_transformer()
+    norm = module.model.features.norm.weight.detach().fill_(2.0).clone()
+    skip = ["decoder_embed", "decoder_pos_embed", "mask_token", "norm"]
+    trainer(InitializeFrom(path, skip=skip), start, limit_train_batches=1).fit(module, large_images())
+    assert torch.equal(start.state["model.features.norm.weight"], norm)
+    assert torch.equal(start.state["model.features.cls_token"], encoder["cls_token"])
+
+
+def test_a_decoder_that_is_not_skipped_is_named(autoencoder):
+    with pytest.raises(
+        UserError, match="has 'decoder_embed.weight', 'decoder_pos_embed', 'mask_token' in excess; .* skip"
+    ):
+        trainer(InitializeFrom(autoencoder[0])).fit(vision_transformer(), large_images())
 
 
 def test_plain_weights_of_any_part_will_do(tmp_path):

@@ -1,5 +1,6 @@
 """Weights of a first stage: read without running code, matched by name, refused if they do not fit."""
 
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,6 +13,7 @@ from medbolt.core.errors import UserError, listed
 from medbolt.longtail.heads.linear_base import LinearBasedHead
 from medbolt.longtail.stages.parts import is_within
 
+_WEIGHTS = ("state_dict", "model", "teacher")
 _REMEDY = "take the network of the first stage, or name as reset what is another"
 
 
@@ -101,7 +103,10 @@ def _frozen_weights(network: nn.Module) -> set[str]:
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Return the weights in a file, the ``state_dict`` of a checkpoint or plain ones, without running code.
+    """Return the weights in a file without running code.
+
+    They are plain, or what a checkpoint has as ``state_dict``, as ``model`` (masked autoencoders) or as ``teacher``
+    (DINO).
 
     Args:
         path: The file, which :func:`~medbolt.core.data.locate.locate` finds.
@@ -110,7 +115,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         UserError: if it cannot be read, or holds something else.
     """
     try:
-        checkpoint = torch.load(locate(path), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # of a command line, which many keep beside the weights
+            checkpoint = torch.load(locate(path), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UserError(
             f"the checkpoint {path} is damaged or holds pickled Python objects, which could run code when loaded; save "
@@ -118,7 +124,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError) as error:
         raise UserError(f"{path} is no checkpoint that torch can read; name another file.") from error
-    weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if weights is None or not all(isinstance(value, Tensor) for value in weights.values()):
+    found = checkpoint if isinstance(checkpoint, Mapping) else {}
+    weights = next((found[key] for key in _WEIGHTS if isinstance(found.get(key), Mapping)), checkpoint)
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} holds no state_dict; name a checkpoint of Lightning or a file of plain weights.")
     return weights

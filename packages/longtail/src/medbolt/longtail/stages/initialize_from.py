@@ -1,5 +1,6 @@
 """Start training from weights that were learned elsewhere, without labels for instance."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,20 @@ class InitializeFrom(Callback):
     ``timm.create_model("resnet18", num_classes=0)``, as an attribute of the module that pre-trains, say ``backbone``;
     then the weights are in its checkpoint under that name, ``prefix="backbone."``.
 
+    So it is with published weights whose names are timm's. The encoder of a masked autoencoder of a vision transformer,
+    such as RETFound's (retina; gated, for non-commercial use), has those of ``vit_large_patch16_224``; ``skip`` then
+    names the decoder that comes with it.
+
     All of it trains on. For a linear probe, MONICA's ``ERM_from_SSL``, add
     ``TwoStageTraining(trainable=["head"])`` and class-balanced sampling.
 
     Args:
-        checkpoint: Checkpoint of Lightning, or a file with a ``state_dict``; read as tensors only, so that it cannot
-            run code.
+        checkpoint: Checkpoint of Lightning, or a file of weights, plain or under ``state_dict``, ``model`` or
+            ``teacher``; read as tensors only, so that it cannot run code.
         prefix: What the names of the wanted weights begin with in the file; all others are left. ``""`` takes every
             weight of it.
         part: Dotted attribute of the module, what is initialised.
+        skip: Names within it, or parts, that are left as they are, whatever the file says of them.
 
     Raises:
         UserError: at ``fit``, if the file cannot be read, has no weights of this prefix (the message lists those it
@@ -44,8 +50,10 @@ class InitializeFrom(Callback):
         >>> callback = InitializeFrom("moco.ckpt", prefix="backbone.", part="model.features")
     """
 
-    def __init__(self, checkpoint: Path | str, prefix: str = "", part: str = "model.features") -> None:
-        self.checkpoint, self.prefix, self.part = Path(checkpoint), prefix, part
+    def __init__(
+        self, checkpoint: Path | str, prefix: str = "", part: str = "model.features", skip: Sequence[str] = ()
+    ) -> None:
+        self.checkpoint, self.prefix, self.part, self.skip = Path(checkpoint), prefix, part, list(skip)
         self._is_resumed = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -73,6 +81,5 @@ class InitializeFrom(Callback):
                 f"no weight in {self.checkpoint} has a name that begins with '{self.prefix}'; give prefix one of "
                 f"{listed(there)}, or a longer one."
             )
-        load_matching(
-            network, wanted, self.checkpoint, remedy="pre-train the same network, and give its name there as prefix"
-        )
+        remedy = "pre-train the same network, and give its name there as prefix and in skip what is another"
+        load_matching(network, wanted, self.checkpoint, self.skip, remedy=remedy)
