@@ -225,6 +225,14 @@ def test_other_data_are_refused_on_resume_only(tmp_path, blobs, network):
     trainer().test(DivideMix(network(), 4), Others((16,) * 4), ckpt_path=path, verbose=False)
 
 
+def test_it_does_not_go_on_with_another_optimizer(tmp_path, blobs, network):
+    run = trainer()
+    run.fit(DivideMix(network(), 4, optimizer=adam), blobs())
+    run.save_checkpoint(tmp_path / "adam.ckpt")
+    with pytest.raises(UserError, match="so it was not SGD; configure the one that it was trained with"):
+        trainer(epochs=2).fit(DivideMix(network(), 4, optimizer=still), blobs(), ckpt_path=tmp_path / "adam.ckpt")
+
+
 def test_a_checkpoint_loads_without_pickled_code_and_predicts_the_mean_of_both(tmp_path, blobs, network):
     run, task = trainer(), DivideMix(network(), 4, peer=network(width=32), optimizer=adam)
     run.fit(task, blobs())

@@ -139,6 +139,7 @@ class TwoNetworkTask(ClassificationTask):
 
     def on_train_start(self) -> None:
         """Bring what is remembered to the networks' device."""
+        super().on_train_start()
         self.split.memory.to(self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
