@@ -40,7 +40,7 @@ def test_a_checkpoint_is_text(command, capsys):
     with pytest.raises(SystemExit):
         run([command, "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"--ckpt_path CKPT_PATH Path or address [^:]+ \(type: str \| null, default: null\)", told)
+    assert re.search(r"--ckpt_path CKPT_PATH Path or address [^:]+ \(type: str \| (null|None), default: null\)", told)
 
 
 def test_a_run_without_a_last_checkpoint_begins(config):

@@ -178,6 +178,8 @@ def test_a_criterion_that_is_never_called_is_found(stacked, path, sentence):
 
 @pytest.mark.parametrize("call", [nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0])), F.cross_entropy])
 def test_a_compiled_criterion_is_the_criterion_it_compiles(stacked, call):
+    if call is F.cross_entropy and torch.__version__ < "2.7":
+        pytest.skip("torch 2.6 cannot compile F.cross_entropy itself")
     target = torch.tensor([0, -100]) if call is F.cross_entropy else torch.tensor([0, 1])
     module, stack = stacked("criterion", Scaled(2), criterion=torch.compile(call, backend="eager"))
     stack.start(None, None)
