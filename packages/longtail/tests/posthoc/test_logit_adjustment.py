@@ -62,6 +62,18 @@ def test_tuning_finds_that_exact_posteriors_need_one(gaussians):
     assert logged == {"tau": adjustment.tau, "balanced_accuracy": pytest.approx(0.8413, abs=0.01)}
 
 
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.8])
+def test_tuning_for_a_test_prior_finds_that_exact_posteriors_need_one(gaussians, share):
+    adjustment = PosthocLogitAdjustment(tau=None, test_prior=[1 - share, share], class_counts=[95, 5])
+    logged = adjustment.tune(*gaussians(100_000))
+    test_logits, test_target = gaussians(100_000, share=share, seed=1)
+    accuracy = (adjustment.adjusted(test_logits).argmax(1) == test_target).double().mean()
+    shift = torch.tensor([(1 - share) / 0.95, share / 0.05]).log()  # by Bayes' rule, the best there is
+    best = float(((test_logits + shift).argmax(1) == test_target).double().mean())
+    assert float(accuracy) == pytest.approx(best, abs=0.003)
+    assert logged["shifted_prior_accuracy"] == pytest.approx(best, abs=0.01)
+
+
 def test_of_equal_values_it_takes_the_smallest():
     adjustment = PosthocLogitAdjustment(None, class_counts=[3, 1], grid=[2.0, 0.5, 1.0])
     adjustment.tune(torch.tensor([[9.0, 0.0], [0.0, 9.0]]).double(), torch.tensor([0, 1]))

@@ -11,7 +11,7 @@ from torch import Tensor
 from medbolt.core.errors import UserError
 from medbolt.longtail.losses.inputs import hidden, precise
 from medbolt.longtail.posthoc.base import PosthocCallback
-from medbolt.longtail.posthoc.selection import balanced_accuracies
+from medbolt.longtail.posthoc.selection import accuracies
 
 GRID = tuple(step / 10 for step in range(31))
 """0, 0.1, ..., 3; the authors try 0 to 2, extreme ratios may need more."""
@@ -23,12 +23,13 @@ class PosthocLogitAdjustment(PosthocCallback):
     .. math:: z'_c = z_c - \tau \log \pi_c + \log \pi^{\text{test}}_c
 
     It works in ``validate``, ``test`` and ``predict`` on any LightningModule. With ``tau=None`` tau is tuned on the
-    validation split: it is the value of the grid with the highest balanced accuracy, of equals the smallest. Inside
+    validation split: it is the value of the grid with the highest balanced accuracy, or with a ``test_prior`` the
+    highest accuracy under it (:func:`~medbolt.longtail.shifted_prior_accuracy`), of equals the smallest. Inside
     ``fit`` the module sees the network's own logits; after each validation ``val/posthoc_tau`` and
-    ``val/posthoc_balanced_accuracy`` are logged, to select a checkpoint by. A checkpoint keeps counts and tau; for
-    weights without a tuned tau it is tuned at the start of the evaluation, where the network must take the batch's
-    image as it is: put normalisation into the transform or the network. Put EvaluationHead and ExpertAggregation before
-    it in the callbacks; with them each evaluation tunes tau.
+    ``val/posthoc_balanced_accuracy``, or ``val/posthoc_shifted_prior_accuracy``, are logged, to select a checkpoint by.
+    A checkpoint keeps counts and tau; for weights without a tuned tau it is tuned at the start of the evaluation, where
+    the network must take the batch's image as it is: put normalisation into the transform or the network. Put
+    EvaluationHead and ExpertAggregation before it in the callbacks; with them each evaluation tunes tau.
 
     Never use it on top of :class:`~medbolt.longtail.LogitAdjustedLoss` or
     :class:`~medbolt.longtail.BalancedSoftmaxLoss`, which put the frequencies right already: with ``tau=0`` and a
@@ -108,10 +109,11 @@ class PosthocLogitAdjustment(PosthocCallback):
         counts = self._known_counts(logits.shape[1])
         grid = [self.tau] if self._is_fixed and self.tau is not None else self.grid
         predictions = (adjust_logits(logits, counts, tau, self.test_prior).argmax(1) for tau in grid)
-        scores = balanced_accuracies(predictions, target, logits.shape[1])
+        scores = accuracies(predictions, target, logits.shape[1], self.test_prior)
         best = int(scores.argmax())
         self.tau = grid[best]
-        return {"tau": self.tau, "balanced_accuracy": float(scores[best])}
+        name = "balanced_accuracy" if self.test_prior is None else "shifted_prior_accuracy"
+        return {"tau": self.tau, name: float(scores[best])}
 
     def state_dict(self) -> dict[str, Any]:
         """Return tau and the counts."""
