@@ -132,6 +132,25 @@ def test_half_precision_and_extreme_logits_stay_finite(kind, name, make, dtype, 
     assert logits.grad.isfinite().all()
 
 
+OPTIONS = {
+    "LDAM": (LDAMLoss, {"max_margin": 0.1, "scale": 2.0}),
+    "weighted": (WeightedCrossEntropyLoss, {"power": 0.3}),
+    "class-balanced": (ClassBalancedLoss, {"beta": 0.9}),
+    "vector scaling": (VectorScalingLoss, {"gamma": 0.7}),
+    "label-aware smoothing": (LabelAwareSmoothingLoss, {"head_smoothing": 0.2}),
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIONS.values(), ids=OPTIONS)
+def test_an_option_that_changes_counts_at_once(kind, options, logits, target, counts):
+    loss = build(kind, counts)
+    loss(logits, target)
+    for name, value in options.items():
+        setattr(loss, name, value)
+    torch.testing.assert_close(loss(logits, target), build(kind, counts, **options)(logits, target))
+    torch.testing.assert_close(loss.double()(logits.double(), target).float(), loss(logits, target).float())
+
+
 @every_case
 def test_autocast_does_not_round_what_a_loss_computes(kind, name, make, logits, targets, counts):
     values = []

@@ -36,6 +36,20 @@ def test_the_gradient_is_that_of_the_formula(logits, target, counts, soft):
     torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_second_derivative_is_that_of_the_formula(logits, target, counts, soft):
+    logits, target = logits.double()[:6], target[:6]
+    ours = LADELoss(0.3, 0.2, class_counts=counts)
+    given = F.one_hot(target, 5).double() if soft else target
+
+    def formula(z):
+        return BalancedSoftmaxLoss(class_counts=counts)(z, target) + 0.3 * bound(z, target, counts, 0.2)
+
+    expected = torch.autograd.functional.hessian(formula, logits)
+    torch.testing.assert_close(torch.autograd.functional.hessian(lambda z: ours(z, given), logits), expected)
+    torch.testing.assert_close(torch.func.grad(lambda z: ours(z, given))(logits), torch.func.grad(formula)(logits))
+
+
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_the_bound_is_added_to_the_loss_of_each_sample(logits, target, counts, reduction):
     loss = LADELoss(class_counts=counts, reduction=reduction)(logits, target)

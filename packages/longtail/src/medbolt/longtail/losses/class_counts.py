@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,12 @@ class ClassCountsLoss(nn.Module):
             self.class_counts = _checked(class_counts)
         self._made: dict[tuple[torch.device, torch.dtype, int], Tensor] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what was made of the counts by an earlier option is forgotten."""
+        super().__setattr__(name, value)
+        if not name.startswith("_") and name not in ("reduction", "training"):
+            self.__dict__.get("_made", {}).clear()
+
     @abstractmethod
     def per_class(self, counts: Tensor) -> Tensor:
         """Return what the loss needs of the (C,) float counts, (..., C): weights, margins, a prior."""
@@ -69,7 +76,6 @@ class ClassCountsLoss(nn.Module):
         if not self._given:
             self.class_counts = _checked(class_counts)
             self.set_num_samples(None)
-            self._made.clear()
 
     def set_num_samples(self, num_samples: int | None) -> None:
         """Take the number of samples of the data, ``None`` if it is not known, unless the user gave it or counts.
@@ -78,7 +84,6 @@ class ClassCountsLoss(nn.Module):
         """
         if not self._given and not self._samples_given:
             self.num_samples = num_samples
-            self._made.clear()
 
     def samples(self, counts: Tensor) -> Tensor | int:
         """Return the number of training samples; the sum of the (C,) counts where nobody told."""

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from medbolt.core.cross_entropy import cross_entropy
 from medbolt.core.losses import Reduction
@@ -71,43 +70,68 @@ class LADELoss(ClassCountsLoss):
         log_pi = self.of_classes(logits)
         losses = cross_entropy(logits, target, shift=log_pi, reduction=self.reduction)
         target = target.to(logits) if target.is_floating_point() else target
-        bound = _Bound.apply(logits, target, log_pi, self.regularization)
+        bound = _Bound.apply(logits, target, log_pi, self.regularization)[0]
         return torch.add(losses, bound, alpha=-self.alpha * (len(logits) if self.reduction == "sum" else 1))
 
 
 class _Bound(Function):
     r"""The bound, (), with its gradient by hand, for torch's logsumexp over the batch takes four times as long.
 
-    .. math:: \frac{\partial}{\partial z_{ic}} = \frac{\pi_c \mathbb{1}_{y_i = c}}{n_c}
-        - \pi_c (1 + 2 \lambda B_c)\, \frac{e^{z_{ic}} / \pi_{y_i}}{\sum_j e^{z_{jc}} / \pi_{y_j}}
+    .. math::
+        \frac{\partial}{\partial z_{ic}} = \frac{\pi_c \mathbb{1}_{y_i = c}}{n_c} - \pi_c (1 + 2 \lambda B_c) q_{ic},
+        \qquad q_{ic} = \frac{e^{z_{ic}} / \pi_{y_i}}{\sum_j e^{z_{jc}} / \pi_{y_j}}
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, log_pi: Tensor, regularization: float) -> Tensor:
+    def forward(
+        logits: Tensor, target: Tensor, log_pi: Tensor, regularization: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        r"""Return the bound and, for the gradient, the numerators of q, :math:`\pi / n`, and the last term's factor."""
         size, num_classes = logits.shape
-        pi, rarity = log_pi.exp(), (-log_pi).exp()
+        pi, weight = log_pi.exp(), _rarity(target, log_pi)
         if target.is_floating_point():
-            # no product of matrices, which autocast would round
-            number, own, weight = target.sum(0), (target * logits).sum(0), (target * rarity).sum(1)
+            number, own = target.sum(0), (target * logits).sum(0)
         else:
             of_target = logits.gather(1, target[:, None]).squeeze(1)
             own = logits.new_zeros(num_classes).index_add_(0, target, of_target)
-            number, weight = torch.bincount(target, minlength=num_classes), rarity[target]
+            number = torch.bincount(target, minlength=num_classes)
         number = number.to(logits).clamp_(min=1e-8)
         highest = logits.amax(0)  # keeps the exponents in range
         terms = (logits - highest).mul_(math.log2(math.e)).exp2_().mul_(weight[:, None])  # exp2 is the faster kernel
         total = terms.sum(0)
         everyone = (total / (num_classes * size)).log_().add_(highest)
         slope = torch.addcmul(pi, pi, everyone, value=2 * regularization).div_(total)
-        ctx.save_for_backward(terms, target, pi / number, slope)
-        return torch.dot(pi, own / number - torch.addcmul(everyone, everyone, everyone, value=regularization))
+        bound = torch.dot(pi, own / number - torch.addcmul(everyone, everyone, everyone, value=regularization))
+        return bound, terms, pi / number, slope
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
-        terms, target, own, everyone = ctx.saved_tensors
-        result = terms * (-gradients[0] * everyone)
-        own = gradients[0] * own
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the gradient needs."""
+        logits, target, log_pi, ctx.regularization = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(logits, target, log_pi, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        """Return the gradient; where that is to be differentiated in turn, from the logits themselves."""
+        if (gradient := gradients[0]) is None:
+            return None, None, None, None
+        logits, target, log_pi, terms, share, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            weighted = logits + _rarity(target, log_pi).log()[:, None]
+            everyone = weighted.logsumexp(0) - math.log(logits.numel())
+            terms, slope = weighted.softmax(0), log_pi.exp() * (1 + 2 * ctx.regularization * everyone)
+        result = terms * (-gradient * slope)
+        share = gradient * share
         if target.is_floating_point():
-            return result.addcmul_(target, own), None, None, None
-        return result.scatter_add_(1, target[:, None], own[target][:, None]), None, None, None
+            return result.addcmul_(target, share), None, None, None
+        return result.scatter_add_(1, target[:, None], share[target][:, None]), None, None, None
+
+
+def _rarity(target: Tensor, log_pi: Tensor) -> Tensor:
+    r"""Return :math:`1 / \pi_{y_i}`, (B,)."""
+    rarity = (-log_pi).exp()
+    if target.is_floating_point():
+        return (target * rarity).sum(1)  # no product of matrices, which autocast would round
+    return rarity[target]
