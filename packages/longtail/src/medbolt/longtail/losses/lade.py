@@ -36,6 +36,7 @@ class LADELoss(ClassCountsLoss):
         logits (B, C) float; target (B,) int64 class indices or (B, C) float probabilities; output () or (B,).
 
     State, cost: none; a softmax over classes and one over the batch. Under DDP the bound sees the local batch.
+    Its gradient is by hand: torch.func does not go through it, second derivatives do.
 
     Source: Hong et al., arXiv 2012.00321. The public code weights the sum in :math:`B_c` by
     :math:`1/(C\pi_c)` of the column instead of the sample's :math:`1/(C\pi_{y_i})`, which only shifts it and leaves
@@ -70,7 +71,7 @@ class LADELoss(ClassCountsLoss):
         log_pi = self.of_classes(logits)
         losses = cross_entropy(logits, target, shift=log_pi, reduction=self.reduction)
         target = target.to(logits) if target.is_floating_point() else target
-        bound = _Bound.apply(logits, target, log_pi, self.regularization)[0]
+        bound = _Bound.apply(logits, target, log_pi, self.regularization)
         return torch.add(losses, bound, alpha=-self.alpha * (len(logits) if self.reduction == "sum" else 1))
 
 
@@ -83,10 +84,8 @@ class _Bound(Function):
     """
 
     @staticmethod
-    def forward(
-        logits: Tensor, target: Tensor, log_pi: Tensor, regularization: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        r"""Return the bound and, for the gradient, the numerators of q, :math:`\pi / n`, and the last term's factor."""
+    def forward(ctx: Any, logits: Tensor, target: Tensor, log_pi: Tensor, regularization: float) -> Tensor:
+        """Return the bound; keep what the gradient needs."""
         size, num_classes = logits.shape
         pi, weight = log_pi.exp(), _rarity(target, log_pi)
         if target.is_floating_point():
@@ -101,22 +100,14 @@ class _Bound(Function):
         total = terms.sum(0)
         everyone = (total / (num_classes * size)).log_().add_(highest)
         slope = torch.addcmul(pi, pi, everyone, value=2 * regularization).div_(total)
-        bound = torch.dot(pi, own / number - torch.addcmul(everyone, everyone, everyone, value=regularization))
-        return bound, terms, pi / number, slope
+        ctx.regularization = regularization
+        ctx.save_for_backward(logits, target, log_pi, terms, pi / number, slope)
+        return torch.dot(pi, own / number - torch.addcmul(everyone, everyone, everyone, value=regularization))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep what the gradient needs."""
-        logits, target, log_pi, ctx.regularization = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, target, log_pi, *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """Return the gradient; where that is to be differentiated in turn, from the logits themselves."""
-        if (gradient := gradients[0]) is None:
-            return None, None, None, None
+        (gradient,) = gradients
         logits, target, log_pi, terms, share, slope = ctx.saved_tensors
         if torch.is_grad_enabled():
             weighted = logits + _rarity(target, log_pi).log()[:, None]
