@@ -203,6 +203,16 @@ def test_a_run_does_not_go_on_with_another_optimizer(trainer, tmp_path):
         trainer(max_epochs=2).fit(make(), Tiny(), ckpt_path=tmp_path / "sgd.ckpt")
 
 
+def test_a_loss_of_one_class_a_sample_is_refused_for_several_labels():
+    with pytest.raises(UserError, match="CrossEntropyLoss compares classes of which a sample has one"):
+        make("multilabel", criterion=nn.Sequential(nn.CrossEntropyLoss()))
+
+
+def test_a_compiled_criterion_without_len_is_kept():
+    criterion = torch.compile(nn.CrossEntropyLoss(), backend="eager")
+    assert make(criterion=criterion).criterion is criterion
+
+
 def test_a_checkpoint_loads_without_the_command_line(trainer, tmp_path):
     task = make()
     loop = trainer()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from medbolt.core import ClassificationTask, UserError
 from medbolt.core.losses import reduce
 from medbolt.noisy.losses.active_passive import ActivePassiveLoss
 from medbolt.noisy.losses.backward_correction import BackwardCorrectedLoss
@@ -71,6 +72,27 @@ def test_reductions_agree_with_the_per_sample_losses(make):
         torch.testing.assert_close(make(reduction=reduction)(logits, target), reduce(losses, reduction))
     with pytest.raises(ValueError, match="reduction"):
         make(reduction="average")(logits, target)
+
+
+@each_loss_and_dmi
+@pytest.mark.parametrize("shape", [(8, 1), (8,)])
+def test_one_logit_a_sample_is_refused(make, shape):
+    for target in (torch.zeros(shape), torch.zeros(8, dtype=torch.int64)):
+        with pytest.raises(UserError, match=r"the loss compares classes and needs logits of shape \(B, C\)"):
+            make()(torch.zeros(shape), target)
+
+
+@each_loss_and_dmi
+def test_tasks_of_several_labels_refuse_it(make):
+    with pytest.raises(UserError, match="Loss compares classes of which a sample has one"):
+        ClassificationTask(nn.Linear(2, CLASSES), CLASSES, task="multilabel", criterion=make())
+
+
+@each_loss
+def test_a_sample_without_a_share_has_a_finite_gradient(make):
+    logits = batch()[0].requires_grad_()
+    make()(logits, torch.zeros(8, CLASSES)).backward()
+    assert logits.grad.isfinite().all()
 
 
 @each_loss_and_dmi

@@ -4,7 +4,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medbolt.core.errors import UserError
+
 _PRECISE = (torch.float32, torch.float64)
+
+
+def require_classes(logits: Tensor) -> None:
+    """Refuse logits that are not those of several classes, of which a softmax would always be sure.
+
+    Args:
+        logits: (B, C, ...).
+
+    Raises:
+        UserError: if there are fewer than two columns.
+
+    Example:
+        >>> require_classes(torch.zeros(8, 2))
+    """
+    if logits.ndim < 2 or logits.shape[1] < 2:
+        raise UserError(
+            f"the loss compares classes and needs logits of shape (B, C), C at least 2, but got {tuple(logits.shape)}; "
+            "give two classes two outputs (ClassificationTask(task='multiclass', num_classes=2)), or take a loss of "
+            "single logits such as torch.nn.BCEWithLogitsLoss."
+        )
 
 
 def cross_entropy(
@@ -36,6 +58,7 @@ def cross_entropy(
 
     Raises:
         ValueError: if a margin meets soft targets.
+        UserError: if there is one column.
 
     Cost: one softmax.
 
@@ -44,6 +67,7 @@ def cross_entropy(
         >>> cross_entropy(torch.zeros(2, 2), torch.tensor([0, 1]), shift=prior.log()).exp()  # 4/3 and 4
         tensor([1.3333, 4.0000])
     """
+    require_classes(logits)
     if logits.dtype not in _PRECISE:
         logits = logits.float()
     if scale is not None:

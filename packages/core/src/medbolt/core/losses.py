@@ -6,10 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medbolt.core.cross_entropy import cross_entropy
+from medbolt.core.cross_entropy import cross_entropy, require_classes
 from medbolt.core.errors import UserError
 
 Reduction = Literal["mean", "sum", "none"]
+_OF_ONE_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+_NONE = -1e4  # the logarithm of nothing, which is lost beside any share
 
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:
@@ -53,8 +55,10 @@ def target_probability(logits: Tensor, target: Tensor, log: bool = False) -> Ten
         tensor([0.2500])
     """
     if target.is_floating_point():
+        require_classes(logits)
         log_p = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
-        log_target = (log_p + target.to(log_p).log()).logsumexp(1)
+        # clamped, for where all of a sample's are 0 the gradient would be NaN
+        log_target = (log_p + target.to(log_p).log().clamp(min=_NONE)).logsumexp(1)
     else:
         log_target = -cross_entropy(logits, target)
     return log_target if log else log_target.exp()
@@ -84,7 +88,7 @@ def tell_class_counts(criterion: nn.Module, class_counts: Sequence[int], num_sam
 def require_several_labels(criterion: nn.Module) -> None:
     """Refuse a criterion for multi-label data that is a loss for one class a sample.
 
-    A loss says so by a true attribute ``one_class_a_sample``.
+    A loss says so by a true attribute ``one_class_a_sample``; torch's are known.
 
     Raises:
         UserError: naming the loss.
@@ -93,7 +97,7 @@ def require_several_labels(criterion: nn.Module) -> None:
         >>> require_several_labels(nn.BCEWithLogitsLoss())
     """
     for module in criterion.modules():
-        if getattr(module, "one_class_a_sample", False):
+        if isinstance(module, _OF_ONE_CLASS) or getattr(module, "one_class_a_sample", False):
             raise UserError(
                 f"{type(module).__name__} compares classes of which a sample has one, and would not learn from samples "
                 "without findings; for task='multilabel' take a loss of each label, such as torch.nn.BCEWithLogitsLoss "

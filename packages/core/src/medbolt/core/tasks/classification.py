@@ -73,7 +73,8 @@ class ClassificationTask(LightningModule):
         self.num_classes = num_classes
         self.task: TaskKind = task
         one_logit_each = task in ("binary", "multilabel")
-        self.criterion = criterion or (nn.BCEWithLogitsLoss() if one_logit_each else nn.CrossEntropyLoss())
+        usual = nn.BCEWithLogitsLoss() if one_logit_each else nn.CrossEntropyLoss()
+        self.criterion = usual if criterion is None else criterion  # compiled ones have no truth value
         if task == "multilabel":
             require_several_labels(self.criterion)
         self.optimizer = optimizer

@@ -59,6 +59,8 @@ class ActivePassiveLoss(nn.Module):
         tensor(1.)
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         active: Active = "cross_entropy",

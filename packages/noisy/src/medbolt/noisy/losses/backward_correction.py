@@ -45,6 +45,8 @@ class BackwardCorrectedLoss(nn.Module):
 
     inverse: Tensor
 
+    one_class_a_sample = True
+
     def __init__(
         self, transition: TransitionMatrix, largest: float = -math.log(1e-7), reduction: Reduction = "mean"
     ) -> None:

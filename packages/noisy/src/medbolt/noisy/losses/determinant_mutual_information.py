@@ -43,6 +43,8 @@ class DeterminantMutualInformationLoss(nn.Module):
         tensor(True)
     """
 
+    one_class_a_sample = True
+
     def __init__(self, epsilon: float = 1e-3) -> None:
         super().__init__()
         if epsilon <= 0:

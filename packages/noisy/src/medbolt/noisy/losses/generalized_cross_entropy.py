@@ -43,6 +43,8 @@ class GeneralizedCrossEntropyLoss(nn.Module):
         0.5491...
     """
 
+    one_class_a_sample = True
+
     def __init__(self, q: float = 0.7, truncation: float | None = None, reduction: Reduction = "mean") -> None:
         super().__init__()
         if not 0 < q <= 1:

@@ -41,6 +41,8 @@ class ImportanceReweightedLoss(nn.Module):
 
     transition: Tensor
 
+    one_class_a_sample = True
+
     def __init__(self, transition: TransitionMatrix, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.register_buffer("transition", as_transition(transition).float())

@@ -33,6 +33,8 @@ class LabelSmoothingLoss(nn.Module):
         0.2269...
     """
 
+    one_class_a_sample = True
+
     def __init__(self, epsilon: float = 0.1, reduction: Reduction = "mean") -> None:
         super().__init__()
         if not 0 <= epsilon <= 1:

@@ -30,6 +30,8 @@ class MeanAbsoluteErrorLoss(nn.Module):
         tensor(0.7500)
     """
 
+    one_class_a_sample = True
+
     def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.reduction = reduction

@@ -62,6 +62,8 @@ class PeerSieveLoss(nn.Module):
         tensor([-4.2539, -0.0000])
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         beta: float = 2.0,

@@ -62,6 +62,8 @@ class SymmetricCrossEntropyLoss(nn.Module):
         2.6931...
     """
 
+    one_class_a_sample = True
+
     def __init__(
         self,
         alpha: float = 0.1,

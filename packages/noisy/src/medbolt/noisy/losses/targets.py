@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from medbolt.core.cross_entropy import require_classes
+
 
 def log_probability(logits: Tensor) -> Tensor:
     """Return the log-probabilities of the classes, in float32, or float64 where the logits are.
@@ -13,10 +15,14 @@ def log_probability(logits: Tensor) -> Tensor:
     Returns:
         (B, C, ...) float32 or float64.
 
+    Raises:
+        UserError: if there is one column.
+
     Example:
         >>> log_probability(torch.zeros(1, 2, dtype=torch.bfloat16))
         tensor([[-0.6931, -0.6931]])
     """
+    require_classes(logits)
     return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
