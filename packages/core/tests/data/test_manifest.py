@@ -24,6 +24,32 @@ def test_cells_stay_as_they_are_written(written):
     assert table.cells("note") == ["one, two", "NA", "two\nlines"]
 
 
+def test_blanks_around_cells_do_not_count(written, tmp_path):
+    table = read_manifest(written("patient , label\np1, mel\n p1 ,mel \np2,  \n"))
+    assert table.cells("patient") == ["p1", "p1", "p2"]
+    assert table.cells("label") == ["mel", "mel", None]
+    pd.DataFrame({"label": [" mel", "mel "]}).to_parquet(tmp_path / "a.parquet")
+    assert read_manifest(tmp_path / "a.parquet").cells("label") == ["mel", "mel"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (["0", "1.0", "12.00", "nan"], ["0", "1", "12", None]),
+        (["0.0", "0.5"], ["0.0", "0.5"]),
+        (["1.0", "b"], ["1.0", "b"]),
+        (["007", "7"], ["007", "7"]),
+    ],
+)
+def test_whole_numbers_are_the_same_however_written(written, cells, read):
+    assert read_manifest(written("\n".join(["grade,x", *(f"{cell},x" for cell in cells)]))).cells("grade") == read
+
+
+def test_another_separator_is_told(written):
+    with pytest.raises(UserError, match="line 2 of .* has 2 cells and the header 1; separate the columns by commas"):
+        read_manifest(written("image;label;note\na;1;one, two\n"))
+
+
 def test_rows_are_numbered_as_in_a_spreadsheet(written):
     table = read_manifest(written('image,note\na,"two\nlines"\n\nb,x\n'))
     assert table.places() == ["row 2 of a.csv", "row 4 of a.csv"]
@@ -140,5 +166,7 @@ def test_rows_are_kept_by_value(written):
     kept = table.where({"dx": ["mel"], "site": ["b", "a"]})
     assert kept.cells("id") == ["x", "z"]
     assert kept.place(1) == "row 4 of a.csv"
+    assert table.where({"site": "a"}).cells("id") == ["x"]
+    assert read_manifest(written("id,grade\nx,0\ny,1\n")).where({"grade": [1]}).cells("id") == ["y"]
     with pytest.raises(UserError, match=r"column 'dx' of a.csv has no value 'mell' to keep \(did you mean 'mel'\?\)"):
         table.where({"dx": ["mell"]})

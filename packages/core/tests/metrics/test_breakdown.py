@@ -11,6 +11,15 @@ PROBABILITY = (torch.rand(200, 3, generator=GENERATOR) + torch.eye(3)[TARGET] * 
 NAMES = ["a", "b", "c"]
 
 
+def test_a_domain_of_a_class_s_name_does_not_hide_it():
+    plain, clashing = (Breakdown("multiclass", NAMES, names) for names in (["x", "y"], ["c", "a"]))
+    for metric in (plain, clashing):
+        metric.update(PROBABILITY, TARGET, DOMAIN)
+    plain, clashing = plain.compute(), clashing.compute()
+    assert clashing["auroc/a"] == plain["auroc/a"]
+    assert clashing["auroc/domain a"] == plain["auroc/y"] != plain["auroc/a"]
+
+
 def test_views_equal_scikit_learn_and_name_the_worst_domain():
     metric = Breakdown("multiclass", NAMES, ["good", "bad", "empty"])
     for part in (slice(0, 70), slice(70, 200)):

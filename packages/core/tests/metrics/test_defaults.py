@@ -10,6 +10,7 @@ from sklearn.metrics import (
 )
 
 from medbolt.core import classification_metrics
+from medbolt.core.stats import calibration_error
 
 GENERATOR = torch.Generator().manual_seed(3)
 TARGET = torch.randint(0, 4, (300,), generator=GENERATOR)
@@ -33,6 +34,7 @@ def test_binary_metrics_equal_scikit_learn():
     assert values["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(target, predicted))
     assert values["auroc"] == pytest.approx(roc_auc_score(target, probability))
     assert values["average_precision"] == pytest.approx(average_precision_score(target, probability))
+    assert values["ece"] == pytest.approx(calibration_error(target, torch.stack([1 - probability, probability], 1)))
 
 
 def test_multilabel_metrics_equal_scikit_learn():
@@ -41,4 +43,6 @@ def test_multilabel_metrics_equal_scikit_learn():
     values = classification_metrics("multilabel", 4)(probability, target)
     assert values["auroc"] == pytest.approx(roc_auc_score(target, probability, average="macro"))
     assert values["average_precision"] == pytest.approx(average_precision_score(target, probability, average="macro"))
+    each = [balanced_accuracy_score(target[:, k], probability[:, k] > 0.5) for k in range(4)]
+    assert values["balanced_accuracy"] == pytest.approx(sum(each) / 4)
     assert values["f1"] == pytest.approx(f1_score(target, probability > 0.5, average="macro"))

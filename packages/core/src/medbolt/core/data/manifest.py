@@ -2,10 +2,12 @@
 
 import csv
 import gzip
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +15,7 @@ from medbolt.core.data.locate import locate
 from medbolt.core.errors import UserError, did_you_mean, listed
 
 _MISSING = ("", "nan", "NaN")
+_WHOLE = re.compile(r"-?\d+(\.0+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,21 +103,23 @@ class Manifest:
         frame = self.frame
         for column, values in keep.items():
             present = set(self.cells(column)) - {None}
+            values = [str(value) for value in ([values] if isinstance(values, str) else values)]
             for value in values:
                 if value not in present:
                     raise UserError(
                         f"column '{column}' of {self.path.name} has no value '{value}' to keep"
                         f"{did_you_mean(value, (str(v) for v in present))}; it has {listed(sorted(map(str, present)))}."
                     )
-            frame = frame[frame[column].isin(list(values))]
+            frame = frame[frame[column].isin(values)]
         return replace(self, frame=frame)
 
 
 def read_manifest(path: Path | str) -> Manifest:
-    """Read a CSV (``.csv``, ``.tsv``, either with ``.gz``) or Parquet file as it stands.
+    """Read a CSV (``.csv``, ``.tsv``, either with ``.gz``) or Parquet file.
 
-    CSV files must be UTF-8 with as many cells in every row as in the header. Empty cells and ``NaN`` are missing;
-    words such as "None" and "NA" are values, since they may be a class.
+    CSV files must be UTF-8 with as many cells in every row as in the header. Blanks around a cell do not count. Empty
+    cells and ``NaN`` are missing; words such as "None" and "NA" are values, since they may be a class. In a column of
+    whole numbers 1.0 is 1, as programs write it where a number of the column is missing.
 
     Args:
         path: The file; see :func:`~medbolt.core.data.locate.locate`.
@@ -142,7 +147,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         with (gzip.open if is_packed else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
-            header = next(reader, [])
+            header = [name.strip() for name in next(reader, [])]
             rows = list(_even_rows(path, reader, len(header)))
     except UnicodeDecodeError as error:
         raise UserError(
@@ -155,7 +160,17 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if twice := {name for name in header if header.count(name) > 1}:
         raise UserError(f"{path} has two columns named {listed(sorted(twice))}; rename one.")
     index, cells = [row for row, _ in rows], [cells for _, cells in rows]
-    return pd.DataFrame(cells, index=index, columns=header, dtype=object)
+    frame = pd.DataFrame(cells, index=index, columns=header, dtype=object)
+    return frame.apply(_as_whole_numbers)
+
+
+def _as_whole_numbers(column: pd.Series) -> pd.Series:
+    cells: list[str | None] = column.tolist()
+    written = [cell for cell in cells if cell is not None]
+    if not all(_WHOLE.fullmatch(cell) for cell in written) or not any("." in cell for cell in written):
+        return column
+    whole = [None if cell is None else cell.partition(".")[0] for cell in cells]
+    return pd.Series(whole, index=column.index, dtype=object)
 
 
 def _even_rows(path: Path, reader: Iterable[list[str]], width: int) -> Iterable[tuple[int, list[str | None]]]:
@@ -164,10 +179,11 @@ def _even_rows(path: Path, reader: Iterable[list[str]], width: int) -> Iterable[
             continue
         if len(row) != width:
             line = reader.line_num  # pyright: ignore[reportAttributeAccessIssue]
-            raise UserError(
-                f"line {line} of {path} has {len(row)} cells and the header {width}; quote cells that contain commas."
-            )
-        yield number, [None if cell in _MISSING else cell for cell in row]
+            remedy = "quote cells that contain commas"
+            if width == 1:
+                remedy = "separate the columns by commas, or by tabs in a .tsv file"
+            raise UserError(f"line {line} of {path} has {len(row)} cells and the header {width}; {remedy}.")
+        yield number, [None if cell in _MISSING else cell for cell in map(str.strip, row)]
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -183,7 +199,8 @@ def _as_texts(column: pd.Series) -> list[str | None]:
     if pd.api.types.is_bool_dtype(column):
         column = column.astype("Int8")
     values: list[str | None] = []
-    for value in column.astype(object):
+    for cell in column.astype(object):
+        value: Any = cell.strip() if isinstance(cell, str) else cell
         missing = pd.api.types.is_scalar(value) and (pd.isna(value) or value in _MISSING)
         whole = isinstance(value, float) and not missing and value.is_integer()
         values.append(None if missing else str(int(value) if whole else value))

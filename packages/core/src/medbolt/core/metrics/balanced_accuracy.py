@@ -66,3 +66,46 @@ class BalancedAccuracy(ClassRecall):
     def compute(self) -> Tensor:
         """Return the mean recall."""
         return super().compute().nanmean()
+
+
+class LabelBalancedAccuracy(Metric):
+    r"""Balanced accuracy of each label at the threshold 1/2, averaged over the labels.
+
+    .. math:: \frac{1}{L} \sum_l \frac{1}{2} \left( \frac{\mathrm{TP}_l}{P_l} + \frac{\mathrm{TN}_l}{N_l} \right)
+
+    Where a label is always present, or never, its one recall counts.
+
+    Args:
+        num_labels: Number of labels L.
+
+    Shapes:
+        ``update(probability, target)`` takes (B, L) float and (B, L) of 0 and 1; ``compute()`` returns () float32.
+
+    Example:
+        >>> metric = LabelBalancedAccuracy(1)
+        >>> metric.update(torch.tensor([[0.9], [0.4], [0.1]]), torch.tensor([[1], [1], [0]]))
+        >>> metric.compute()
+        tensor(0.7500)
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+    right: Tensor
+    total: Tensor
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__()
+        for name in ("right", "total"):  # of absent ones, of present ones
+            self.add_state(name, torch.zeros(2, num_labels, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, probability: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        present = target.bool()
+        groups, right = torch.stack([~present, present]), (probability > 0.5) == present
+        self.total += groups.sum(1)
+        self.right += (groups & right).sum(1)
+
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        return (self.right / self.total).nanmean(0).nanmean()

@@ -22,8 +22,8 @@ class Breakdown(Metric):
     Shapes:
         ``update(probability, target, domain)``: (B, C) float, or (B,) for binary; (B,) int64 or (B, C); (B,) int64 or
         ``None``. ``compute()`` returns a flat dict: ``recall/<class>``, ``auroc/<class>``,
-        ``balanced_accuracy/<domain>``, ``auroc/<domain>`` and ``<metric>/worst_domain``. What cannot be computed (a
-        class or domain without samples) is left out.
+        ``balanced_accuracy/<domain>``, ``auroc/<domain>`` (``auroc/domain <domain>`` where a class has that name) and
+        ``<metric>/worst_domain``. What cannot be computed (a class or domain without samples) is left out.
 
     Example:
         >>> metric = Breakdown("multiclass", ["healthy", "ill"])
@@ -82,7 +82,8 @@ class Breakdown(Metric):
                 continue
             metrics = classification_metrics(self.task, len(self.class_names)).to(probability.device)
             values = metrics(probability[here], target[here])
-            result |= {f"{metric}/{name}": values[metric] for metric in kept}
+            label = f"domain {name}" if name in self.class_names else name
+            result |= {f"{metric}/{label}": values[metric] for metric in kept}
         for metric in kept:
             values = torch.stack([value for key, value in result.items() if key.startswith(f"{metric}/")])
             result[f"{metric}/worst_domain"] = (
