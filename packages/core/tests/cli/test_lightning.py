@@ -5,7 +5,7 @@ import torch
 import yaml
 from lightning.pytorch.cli import LightningCLI
 
-from medbolt.core import ClassificationTask
+from medbolt.core import ClassificationTask, UserError
 from medbolt.core.cli.lightning import run
 
 
@@ -21,6 +21,18 @@ def test_fit_then_test_from_a_configuration(config, tmp_path):
     torch.testing.assert_close(task.state_dict(), cli.model.state_dict())
     tested = run(["test", "-c", path, "--ckpt_path", str(checkpoint)])
     assert 0 <= tested.trainer.callback_metrics["test/auroc"] <= 1
+
+
+def test_the_network_of_a_binary_task_has_one_output(config):
+    path = config(data={"init_args": {"classes": 2}})
+    cli = run(["fit", "-c", path, "--model.task", "binary"])
+    assert cli.model.num_classes == 2
+    assert cli.model.model.layers[-1].out_features == 1
+
+
+def test_data_that_do_not_say_their_classes_are_named(config):
+    with pytest.raises(UserError, match="the data do not say how many classes there are; name the label column"):
+        run(["predict", "-c", config(data={"init_args": {"classes": 0}})])
 
 
 def test_the_configuration_beats_what_a_checkpoint_remembers(config, tmp_path):

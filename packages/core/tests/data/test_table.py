@@ -213,3 +213,10 @@ def test_lidc_rows_of_an_array(shared_data):
     with np.load(shared_data / "lidc_nodules/lidc_nodules.npz") as arrays:
         assert (sample["raters"].numpy() == arrays["masks"][int(sample["id"])]).all()
         assert (sample["image"][2].numpy() == arrays["images"][int(sample["id"])]).all()
+
+
+def test_a_list_of_one_label_column_is_refused():
+    with pytest.raises(
+        ValueError, match=r"label=\['edema'\] is a list for several findings; name a single label column"
+    ):
+        TableDataModule("labels.csv", label=["edema"])

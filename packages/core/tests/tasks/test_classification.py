@@ -203,6 +203,23 @@ def test_a_run_does_not_go_on_with_another_optimizer(trainer, tmp_path):
         trainer(max_epochs=2).fit(make(), Tiny(), ckpt_path=tmp_path / "sgd.ckpt")
 
 
+def test_a_binary_task_refuses_two_outputs(trainer):
+    task = ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), 2, task="binary")
+    with pytest.raises(UserError, match=r"needs a network with one output, but it gives \(8, 2\) for 8 images"):
+        trainer().validate(task, Tiny("binary"), verbose=False)
+
+
+def test_data_without_targets_are_refused_but_for_prediction(trainer):
+    class Unlabelled(Tiny):
+        def load(self, split):
+            dataset = super().load(split)
+            return ImageDataset(dataset.images, None, dataset.ids)
+
+    with pytest.raises(UserError, match="no target to train or evaluate by; name the label column, or run predict"):
+        trainer().test(make(), Unlabelled(), verbose=False)
+    assert "target" not in trainer().predict(make(), Unlabelled())[0]
+
+
 def test_a_loss_of_one_class_a_sample_is_refused_for_several_labels():
     with pytest.raises(UserError, match="CrossEntropyLoss compares classes of which a sample has one"):
         make("multilabel", criterion=nn.Sequential(nn.CrossEntropyLoss()))

@@ -29,8 +29,9 @@ class MedboltCLI(LightningCLI):
     """LightningCLI in subclass mode; what the data know is linked into the model.
 
     ``data.num_classes`` goes to ``model.init_args.num_classes`` and to the network's
-    ``model.init_args.model.init_args.num_classes``, where these exist. A ``ValueError`` of a class that is made from
-    the configuration is a :class:`~medbolt.core.UserError` that names it; one of training stays what it is.
+    ``model.init_args.model.init_args.num_classes``, where these exist; to the network of a binary task goes 1. A
+    ``ValueError`` of a class that is made from the configuration is a :class:`~medbolt.core.UserError` that names it;
+    one of training stays what it is.
     """
 
     parser: ConfigurationParser
@@ -66,8 +67,17 @@ class MedboltCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the data know into the model."""
-        for target in ("model.init_args.num_classes", "model.init_args.model.init_args.num_classes"):
-            parser.link_arguments("data.num_classes", target, apply_on="instantiate")
+        for target, compute in {
+            "model.init_args.num_classes": _known,
+            "model.init_args.model.init_args.num_classes": self._outputs,
+        }.items():
+            parser.link_arguments("data.num_classes", target, compute, apply_on="instantiate")
+
+    def _outputs(self, num_classes: int) -> int:
+        """Return how many outputs the network needs: of a binary task one."""
+        model = self._get(self.config, "model")
+        is_binary = model is not None and model.get("init_args", {}).get("task") == "binary"
+        return 1 if is_binary and num_classes == 2 else _known(num_classes)
 
     def _dump_config(self) -> None:
         """Dump the configuration for the hyper-parameters, into which Lightning puts what was linked.
@@ -100,6 +110,15 @@ class MedboltCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: LightningCLI would let a checkpoint's hyper-parameters silently beat the user's configuration."""
+
+
+def _known(num_classes: int) -> int:
+    if num_classes < 1:
+        raise UserError(
+            "the data do not say how many classes there are; name the label column, or class_names (of data without "
+            "labels: those that the network was trained with)."
+        )
+    return num_classes
 
 
 def run(args: Sequence[str] | None = None) -> MedboltCLI:

@@ -58,6 +58,8 @@ class ConfigurationParser(LightningArgumentParser):
         try:
             yield
         except ValueError as error:
+            if isinstance(error.__cause__, UserError):  # of what computes a linked value
+                raise error.__cause__ from None
             text = _one_line(error)
             for hidden in self._raised:
                 if _one_line(hidden) in text:

@@ -59,6 +59,7 @@ class TableDataModule(ImageDataModule):
         store: Folder made by ``medbolt data prepare``; the images themselves are not needed then.
 
     Raises:
+        ValueError: if a list of label columns has one.
         UserError: naming the file, row, column or label that cannot be used.
 
     Example:
@@ -104,6 +105,10 @@ class TableDataModule(ImageDataModule):
         store: Path | str | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, image_size, train_transform, eval_transform, seed, drop_last, store)
+        if isinstance(label, list) and len(label) < 2:
+            raise ValueError(
+                f"label={label} is a list for several findings; name a single label column without brackets"
+            )
         self.manifest, self.root = manifest, root
         self.image, self.mask, self.raters = image, mask, raters
         self.label, self.given_class_names = label, class_names

@@ -86,7 +86,14 @@ class ClassificationTask(LightningModule):
     def forward(self, image: Tensor) -> Tensor:
         """Return logits, (B, C), or (B,) for a binary task."""
         logits = self.model(image)
-        return logits.flatten() if self.task == "binary" else logits
+        if self.task != "binary":
+            return logits
+        if logits.numel() != len(image):
+            raise UserError(
+                f"a binary task needs a network with one output, but it gives {tuple(logits.shape)} for {len(image)} "
+                "images; make it with num_classes=1, or take task='multiclass'."
+            )
+        return logits.flatten()
 
     def setup(self, stage: str) -> None:
         """Check the targets of the data module, and tell the criterion their class counts."""
@@ -103,7 +110,7 @@ class ClassificationTask(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        loss = self._loss(self(batch["image"]), batch["target"])
+        loss = self._loss(self(batch["image"]), _target(batch))
         log_loss(self, loss, batch)
         return loss
 
@@ -180,7 +187,7 @@ class ClassificationTask(LightningModule):
             of_loader.reset()
 
     def _evaluate(self, batch: dict[str, Any], stage: str, loader: int) -> dict[str, Tensor]:
-        logits, target = self(batch["image"]), batch["target"]
+        logits, target = self(batch["image"]), _target(batch)
         attribute = f"{stage}_scores.{loader}"
         scores = cast("Scores", self.get_submodule(attribute))
         probability = self._probability(logits)
@@ -200,3 +207,9 @@ class ClassificationTask(LightningModule):
         if self.task == "multilabel":
             return (target > 0.5).long()
         return target.argmax(1) if target.ndim == 2 else target.long()
+
+
+def _target(batch: dict[str, Any]) -> Tensor:
+    if "target" not in batch:
+        raise UserError("the batches have no target to train or evaluate by; name the label column, or run predict.")
+    return batch["target"]
