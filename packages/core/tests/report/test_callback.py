@@ -148,3 +148,10 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="choose a writable folder"):
         trainer(tmp_path, Report(folder=tmp_path / "file")).fit(Never(), LOADER, LOADER)
+
+
+def test_another_run_begins_new_curves(tmp_path):
+    report = Report()
+    for epochs in (3, 2):
+        trainer(tmp_path, report, epochs=epochs).fit(Foreign(), LOADER, LOADER)
+    assert report.curves["val/epoch"] == {0: 0.0, 1: 1.0}

@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from toys import trainer, weights
 
 from medbolt.core import RandomState, UserError
@@ -61,3 +61,10 @@ def test_mistakes_are_named(kept, add, overlapping):
         trainer(add(network="self")).fit(kept(), datamodule=overlapping())
     with pytest.raises(UserError, match="Kept has no network 'net' whose output AddExperts could see"):
         trainer(add(network="net")).fit(kept(), datamodule=overlapping())
+
+
+@pytest.mark.parametrize("averaging", [EMAWeightAveraging(), StochasticWeightAveraging(0.01)])
+def test_averaging_that_stands_before_it_is_refused(averaging, kept, add, overlapping):
+    with pytest.raises(UserError, match="Averaging copies the module before AddExperts adds to it; .* put AddExperts"):
+        trainer(averaging, add()).fit(kept(), datamodule=overlapping())
+    trainer(add(), averaging).fit(kept(), datamodule=overlapping())

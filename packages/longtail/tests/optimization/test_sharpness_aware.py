@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 import torchmetrics
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
@@ -394,3 +394,11 @@ def test_a_failure_in_the_second_pass_leaves_weights_and_module_as_they_were():
         trainer(SharpnessAwareMinimization(5.0)).fit(module, loader())
     assert torch.equal(weights(module), before)
     assert not {"training_step", "log", "log_dict"} & vars(module).keys()
+
+
+def test_it_waits_where_weight_averaging_refills_batch_norm():
+    averaging = StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=1)
+    callbacks = [DeferredReweighting(start=1), SharpnessAwareMinimization(), averaging]
+    module = ToyClassifier()
+    trainer(*callbacks, epochs=3).fit(module, datamodule=ToyImages())
+    assert weights(module).isfinite().all()

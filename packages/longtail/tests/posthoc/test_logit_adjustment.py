@@ -166,3 +166,13 @@ def test_nothing_to_tune_on_is_said(bright, make_task, make_trainer):
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PosthocLogitAdjustment(**options)
+
+
+def test_it_changes_a_module_that_was_compiled_and_called_before(bright, make_task, make_trainer):
+    task, data = make_task(), bright()
+    compiled = torch.compile(task, backend="eager")
+    make_trainer().predict(compiled, data)
+    adjustment = PosthocLogitAdjustment(1.0, class_counts=[1000, 100, 10, 1])
+    found, expected = (make_trainer(callbacks=[adjustment]).predict(module, data) for module in (compiled, task))
+    for batch, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(batch["probability"], right["probability"])

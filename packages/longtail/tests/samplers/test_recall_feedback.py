@@ -142,3 +142,12 @@ def test_overfitting_batches_puts_the_sampler_aside(bright, make_task, make_trai
     trainer = make_trainer(callbacks=[RecallFeedback()], overfit_batches=2)
     with pytest.raises(UserError, match="has a SequentialSampler; leave overfit_batches out"):
         trainer.fit(make_task(), Resampled(bright(), FlexRebalancingSampler))
+
+
+def test_another_run_begins_without_recalls(bright, make_task, make_trainer):
+    feedback, orders = RecallFeedback(), Orders()
+    make_trainer(max_epochs=2, callbacks=[feedback]).fit(make_task(), Resampled(bright(), FlexRebalancingSampler))
+    assert feedback.recall is not None
+    data = Resampled(bright(), FlexRebalancingSampler)
+    make_trainer(max_epochs=1, callbacks=[feedback, orders]).fit(make_task(), data)
+    assert orders.recalls == [[1, 1, 1, 1]]

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from torch import nn
 from toys import ToyImages, trainer, weights
 
@@ -237,3 +237,15 @@ def test_options_are_checked():
         TwoStageTraining(trainable="head")
     with pytest.raises(ValueError, match="batch_norm must be 'eval' or 'train'"):
         TwoStageTraining(batch_norm="freeze")
+
+
+def test_averaging_that_would_empty_frozen_batch_norm_is_refused(decaying, first_stage):
+    module = decaying()
+    with pytest.raises(UserError, match="take EMAWeightAveraging, or batch_norm='train'"):
+        second_stage(module, TwoStageTraining(first_stage[0], ["5"]), StochasticWeightAveraging(0.01))
+    assert all(p.requires_grad for p in module.parameters())
+    second_stage(
+        decaying(), TwoStageTraining(first_stage[0], ["5"], batch_norm="train"), StochasticWeightAveraging(0.01)
+    )
+    start = second_stage(module, TwoStageTraining(first_stage[0], ["5"]), EMAWeightAveraging(decay=0.5))
+    assert moved(module, start) == HEAD

@@ -59,7 +59,7 @@ class ConfigurationParser(LightningArgumentParser):
             yield
         except ValueError as error:
             if isinstance(error.__cause__, UserError):  # of what computes a linked value
-                raise error.__cause__ from None
+                raise error.__cause__ from error.__cause__.__cause__
             text = _one_line(error)
             for hidden in self._raised:
                 if _one_line(hidden) in text:

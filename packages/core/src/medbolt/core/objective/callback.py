@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from medbolt.core.errors import UserError, listed
 from medbolt.core.memory import SampleMemory
 from medbolt.core.objective.attachment import Attachment
+from medbolt.core.objective.averaging import refuse_earlier_averaging
 from medbolt.core.objective.capture import Captured
 from medbolt.core.objective.stack import ObjectiveStack
 from medbolt.core.objective.step import Capture, TrainingStep
@@ -81,7 +83,12 @@ class ObjectiveCallback(Callback):
             module: The module in training.
             name: Attribute of the module to use.
             submodule: What to train: a peer network, a transition matrix.
+
+        Raises:
+            UserError: if the attribute is taken, or an averaging of weights stands before this callback.
         """
+        if module._trainer is not None:
+            refuse_earlier_averaging(self, module.trainer, (WeightAveraging,))
         self._attachments[name] = Attachment(module, name, submodule)
 
     def undo_later(self, undo: Callable[[], None]) -> None:

@@ -3,11 +3,11 @@
 from operator import attrgetter
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medbolt.core.errors import UserError, listed
+from medbolt.core.objective.compiled import forget_traces
 from medbolt.core.objective.step import Capture
 
 
@@ -33,8 +33,7 @@ class Captured:
                 names = [name for name, _ in module.named_modules() if name and name.count(".") < 2]
                 raise UserError(f"{type(module).__name__} has no layer features='{features}'; it has {listed(names)}.")
             self._handles.append(layer.register_forward_hook(self._remember_features))
-            if any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in module.modules()):
-                torch.compiler.reset()  # what was compiled before does not call the new hook
+            forget_traces(module)
 
     def start(self) -> None:
         """Begin to remember: a training batch runs."""

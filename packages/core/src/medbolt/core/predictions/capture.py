@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medbolt.core.batch import batch_target
 from medbolt.core.errors import UserError, listed
+from medbolt.core.objective.compiled import forget_traces
 
 Columns = dict[str, NDArray[Any]]
 
@@ -32,6 +33,7 @@ class Outputs:
         except AttributeError:
             return
         self._handle = target.register_forward_hook(self._remember)
+        forget_traces(module)
 
     def logits(self) -> Tensor:
         """Return the last output, and forget it."""

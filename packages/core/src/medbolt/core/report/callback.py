@@ -64,6 +64,13 @@ class Report(PredictionTable):
         """Value of each logged metric by epoch."""
         self._last: dict[str, Tensor] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the epochs that this ``fit`` trains; a checkpoint's curves are restored later."""
+        if stage == "fit":
+            now, self._last = trainer.current_epoch, {}
+            kept = {name: {e: v for e, v in values.items() if e < now} for name, values in self.curves.items()}
+            self.curves = {name: values for name, values in kept.items() if values}
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out before training whether the page can be written."""
         path = self._page(trainer)

@@ -6,6 +6,7 @@ from typing import Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medbolt.core.errors import UserError
+from medbolt.core.objective.averaging import refuse_earlier_averaging
 from medbolt.longtail.experts.classifier import ExpertsClassifier
 from medbolt.longtail.heads.replace_head import HeadCallable
 from medbolt.longtail.posthoc.split import find_network
@@ -70,5 +71,7 @@ class AddExperts(Callback):
                     f"AddExperts is to add {self.number}; begin with a new network."
                 )
             return
+        if stage == "fit":
+            refuse_earlier_averaging(self, trainer)
         experts = ExpertsClassifier(network, self.number, self.parts, self.head, self.make_head, self.redraw, self.seed)
         pl_module.set_submodule(self.network, experts)

@@ -76,7 +76,8 @@ class SharpnessAwareMinimization(Callback):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         try:
             norm = _norm([p.grad for p in parameters if p.grad is not None])
-            if len(self._repetition) > 1 and (objectives := _objectives(trainer)):
+            # without gradients there is nothing to repeat, as where weight averaging refills batch norm
+            if parameters and len(self._repetition) > 1 and (objectives := _objectives(trainer)):
                 raise UserError(
                     f"{type(objectives[0]).__name__} knows one batch at a time, but SharpnessAwareMinimization repeats "
                     f"all {len(self._repetition)} that were accumulated; set accumulate_grad_batches to 1."

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from medbolt.core.errors import UserError
+from medbolt.core.objective.compiled import forget_traces
 from medbolt.longtail.losses.inputs import precise
 from medbolt.longtail.posthoc.changers import aggregated, changers
 from medbolt.longtail.posthoc.fingerprint import fingerprint
@@ -76,6 +77,7 @@ class PosthocCallback(Callback):
         if stage == "fit":
             self._is_tuned = False
         self._handle = network.register_forward_hook(self._see)
+        forget_traces(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

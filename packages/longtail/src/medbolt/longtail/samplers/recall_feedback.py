@@ -37,6 +37,11 @@ class RecallFeedback(Callback):
         self.recall: list[float] | None = None
         self._metric: ClassRecall | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the recalls of an earlier run; a checkpoint's are restored later."""
+        if stage == "fit" and trainer.current_epoch == 0:
+            self.recall, self._metric = None, None
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand over restored recalls: an epoch that is resumed has no start of its own."""
         self._hand_over(trainer)

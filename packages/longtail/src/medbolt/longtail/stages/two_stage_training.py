@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medbolt.core.errors import UserError
 from medbolt.longtail.stages.first_stage import load_first_stage
@@ -108,6 +110,7 @@ class TwoStageTraining(Callback):
         self._is_resumed, self._complaint = False, None
         self._begin(network, "" if network is pl_module else f"{self.network}.")
         self._freeze(network, trained)
+        self._refuse_refilling(trainer)
         if self.learning_rate_factors:
             self._factors = LearningRateFactors(network, self.learning_rate_factors)
 
@@ -181,6 +184,16 @@ class TwoStageTraining(Callback):
         self._training = [(layer, layer.training) for layer in self._frozen]
         for p in frozen:
             p.requires_grad_(False)
+
+    def _refuse_refilling(self, trainer: Trainer) -> None:
+        callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        averaging = any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks)
+        if averaging and self.batch_norm == "eval" and any(isinstance(layer, _BatchNorm) for layer in self._frozen):
+            self._restore()
+            raise UserError(
+                "StochasticWeightAveraging empties batch norm and refills it in training mode, in which "
+                "TwoStageTraining does not let the frozen layers be; take EMAWeightAveraging, or batch_norm='train'."
+            )
 
     def _restore(self) -> None:
         if self._factors is not None:
