@@ -29,8 +29,8 @@ class CenterLoss(nn.Module):
     State, cost: C x D parameters, standard normal at first; B x D operations.
 
     Source: Wen et al., ECCV 2016, doi 10.1007/978-3-319-46478-7_31. The paper moves the centers by their own
-    rule, which plain gradient descent with its own learning rate (0.5 there) stands for. In MONICA no optimizer holds
-    the centers, so that they stay where they were drawn.
+    rule, which plain gradient descent with its own learning rate (0.5 there, **unverified**) stands for. In MONICA no
+    optimizer holds the centers, so that they stay where they were drawn.
 
     Example:
         >>> loss = CenterLoss(num_classes=2, num_features=3)

@@ -37,8 +37,9 @@ class RangeLoss(nn.Module):
 
     State, cost: none; B x B distances. Under DDP each process sees its own batch.
 
-    Source: Zhang et al., arXiv 1611.08976, with MONICA's values. MONICA applies it to the logits and trains
-    with nothing else; here it takes features, and the classification loss is the user's.
+    Source: Zhang et al., arXiv 1611.08976, with MONICA's values; distances of means are squared as those
+    within are. MONICA applies it to the logits and trains with nothing else; here it takes features, and the
+    classification loss is the user's.
 
     Example:
         >>> features, target = torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([0, 0, 1])

@@ -36,7 +36,8 @@ class FlexRebalancingSampler(EpochSampler):
 
     State: the recalls, which ``RecallFeedback`` keeps in checkpoints.
 
-    Source: MONICA's FlexRS, arXiv 2410.02010, which divides by zero for a class without recall.
+    Source: FlexRS as MONICA, arXiv 2410.02010, has it, which divides by zero for a class without recall. The method of
+    that name, arXiv 2204.03161, has three stages; its own formulas are **unverified** here.
 
     Example:
         >>> sampler = FlexRebalancingSampler(torch.tensor([0] * 90 + [1] * 10))

@@ -25,8 +25,8 @@ class RepeatFactorSampler(EpochSampler):
         num_replicas: Number of processes.
         rank: This process.
         tail: What happens when an epoch does not divide by the processes, see :class:`~medbolt.core.EpochSampler`.
-        threshold: Frequency t, positive: classes rarer than that are repeated. LVIS, with 1203 classes, takes 0.001;
-            some ten classes want 0.1.
+        threshold: Frequency t, positive: classes rarer than that are repeated. LVIS, with 1203 classes, takes 0.001
+            (**unverified**); some ten classes want 0.1.
 
     Raises:
         ValueError: if ``threshold`` is not positive.

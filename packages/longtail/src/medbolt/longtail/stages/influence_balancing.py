@@ -24,7 +24,7 @@ class InfluenceBalancing(ObjectiveCallback):
         loss: The loss, with its options; the paper's ``alpha`` is 1000, for features of 1-norm about 1000. It is told
             the class counts of the data module unless it has some.
         start: First epoch :math:`t_0`: an integer counts epochs from 0, a float in [0, 1] is a share of ``max_epochs``.
-            The paper's is 100 of 200.
+            The paper's is 100 of 200 (**unverified**).
         features: Dotted attribute of the layer whose output, flattened, is the input of the last layer.
         criterion: Attribute of the criterion; see :class:`~medbolt.core.ObjectiveCallback`.
         network: Attribute of the network.

@@ -20,8 +20,8 @@ class GeneralizedCrossEntropyLoss(nn.Module):
 
     Args:
         q: Exponent in (0, 1]. The paper uses 0.7.
-        truncation: The probability k in (0, 1) below which a sample teaches nothing, 0.5 in the paper; ``None`` for the
-            loss without truncation.
+        truncation: The probability k in (0, 1) below which a sample teaches nothing, 0.5 in the paper as we remember
+            it (**unverified**); ``None`` for the loss without truncation.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Shapes:
@@ -33,7 +33,8 @@ class GeneralizedCrossEntropyLoss(nn.Module):
 
     State, cost: none; one softmax.
 
-    Source: Zhang and Sabuncu, arXiv 1805.07836, eq. 6 and 7. Public code clamps p at 1e-7, which stops the gradient of
+    Source: Zhang and Sabuncu, arXiv 1805.07836; truncation from memory (**unverified**).
+    Public code clamps p at 1e-7, which stops the gradient of
     the samples below; here the power is taken in log space, so no clamp is needed. The paper's alternating selection of
     samples is not part of the loss: this truncation re-decides in every step.
 

@@ -36,7 +36,8 @@ class CleanTestCurve(Callback):
     State, cost: one forward pass over the test split an epoch; the curve, which checkpoints keep. A ``fit`` that
     continues keeps the points of the epochs before it; one that begins anew begins a new curve.
 
-    Source: the protocol of LNMBench, arXiv 2512.09315, as its public code has it.
+    Source: the protocol of LNMBench, arXiv 2512.09315, as its public code has it, which selects by accuracy on noisy
+    validation labels: ``monitor="val/accuracy"``. The default suits imbalanced classes.
 
     Example:
         >>> from lightning.pytorch import Trainer
