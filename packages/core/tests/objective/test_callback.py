@@ -1,5 +1,8 @@
+import warnings
+
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from medbolt.core import Indexed, ObjectiveCallback, UserError
@@ -50,6 +53,18 @@ class Remembers(ObjectiveCallback):
 
 def weights(module):
     return torch.cat([p.detach().flatten() for p in module.model.parameters()])
+
+
+def test_a_fit_that_goes_on_says_that_memory_begins_anew(classifier, data):
+    module, indexed = classifier(), Indexed(data())
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, callbacks=[Remembers()], enable_checkpointing=False, **quiet)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Remembers")
+        trainer.fit(module, datamodule=indexed)
+    trainer.fit_loop.max_epochs = 2
+    with pytest.warns(UserWarning, match="Remembers goes on in epoch 1 without what it remembered of the samples"):
+        trainer.fit(module, datamodule=indexed)
 
 
 def test_the_base_callback_changes_nothing(classifier, data, fitted):

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from medbolt.core.errors import UserError, listed
@@ -129,7 +130,7 @@ class ObjectiveCallback(Callback):
         self._captured = Captured(self.capture, pl_module, self.network, self.features)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that an optimizer trains what was attached; move the memory to the module's device."""
+        """Check that an optimizer trains what was attached; move the memory to the device, or say it is new."""
         held = {id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
         for name, attachment in self._attachments.items():
             if any(p.requires_grad and id(p) not in held for p in attachment.submodule.parameters()):
@@ -140,6 +141,11 @@ class ObjectiveCallback(Callback):
                 )
         if self.memory is not None:
             self.memory.to(pl_module.device)
+            if trainer.current_epoch and not trainer.ckpt_path:
+                rank_zero_warn(
+                    f"{type(self).__name__} goes on in epoch {trainer.current_epoch} without what it remembered of the "
+                    "samples in the epochs before; to keep that, resume from a checkpoint (ckpt_path)."
+                )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin to intercept."""

@@ -34,9 +34,9 @@ class GeneralizedCrossEntropyLoss(nn.Module):
     State, cost: none; one softmax.
 
     Source: Zhang and Sabuncu, arXiv 1805.07836; truncation from memory (**unverified**).
-    Public code clamps p at 1e-7, which stops the gradient of
-    the samples below; here the power is taken in log space, so no clamp is needed. The paper's alternating selection of
-    samples is not part of the loss: this truncation re-decides in every step.
+    Public code clamps p at 1e-7, which stops the gradient of the samples below; here the power is taken in log space,
+    so no clamp is needed. The paper's alternating selection of samples is not part of the loss: this truncation
+    re-decides in every step.
 
     Example:
         >>> loss = GeneralizedCrossEntropyLoss(q=0.7)
