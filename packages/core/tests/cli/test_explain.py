@@ -27,6 +27,12 @@ def test_wrong_type_names_key_and_value():
     assert explain(message) == "'lr' must be float, got 'high'."
 
 
+def test_a_number_where_a_text_is_wanted_asks_for_quotes():
+    message = "Parser key \"class_names\":\n  - Expected a <class 'str'>. Got value: 0"
+    assert explain(message) == "'class_names' must be str, got '0', which needs quotes to be one."
+    assert explain(message.replace("'str'", "'list'")) == "'class_names' must be list, got '0'."
+
+
 def test_allowed_words_are_listed_beside_allowed_types():
     message = """Parser key "drop_last":
         Errors:

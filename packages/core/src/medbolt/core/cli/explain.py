@@ -42,7 +42,9 @@ def explain(message: str) -> str:
     words = ", ".join(re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)).split(", ")
     if keys and value and (allowed := list(dict.fromkeys([*expected, *filter(None, words)]))):
         *others, last = allowed
-        return f"'{keys[-1]}' must be {', '.join(others)}{' or ' if others else ''}{last}, got {value[1]!r}."
+        is_number = re.fullmatch(r"-?\d+(\.\d+)?|[Tt]rue|[Ff]alse", value[1]) and "str" in allowed
+        quotes = ", which needs quotes to be one" if is_number else ""
+        return f"'{keys[-1]}' must be {', '.join(others)}{' or ' if others else ''}{last}, got {value[1]!r}{quotes}."
     problem = message.split("Problem with given class_path")[-1].split("- Expected a <class 'NoneType'>")[0]
     text = " ".join(line.strip() for line in problem.splitlines() if line.strip())
     where = f"in {class_paths[-1]}: {text.split(':', 1)[-1].strip()}" if class_paths else text
