@@ -190,8 +190,13 @@ DATA: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     ),
     "finding out of range": (
         numbered,
-        {"label": ["grade"]},
+        {"label": ["grade", "grade"]},
         "row 4 of labels.csv has the label '3' in column 'grade'; findings are 0 or 1, or a probability between.",
+    ),
+    "one finding in a list": (
+        numbered,
+        {"label": ["grade"]},
+        "TableDataModule: label=['grade'] is a list for several findings; name a single label column without brackets.",
     ),
     "empty label": (
         relabelled(",b,", ",,", 4, 5),
