@@ -21,15 +21,11 @@ def test_features_of_a_named_layer(classifier, data, fitted):
     assert not module.model[1]._forward_hooks
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_features_of_a_network_that_was_compiled_and_called_before(classifier, data, fitted, in_place):
+def test_features_of_a_network_that_was_compiled_and_called_before(classifier, data, fitted):
     class Compiled(classifier):
         def __init__(self):
             super().__init__()
-            if in_place:
-                self.model.compile(backend="eager")
-            else:
-                self.model = torch.compile(self.model, backend="eager")
+            self.model = torch.compile(self.model, backend="eager")
             self.model(torch.rand(4, 4))
 
     callback = Looks(features="model.1")

@@ -76,7 +76,7 @@ class LADELoss(ClassCountsLoss):
 
 
 class _Bound(Function):
-    r"""The bound, (), with its gradient by hand, for torch's logsumexp over the batch takes four times as long.
+    r"""The bound, (), with its gradient by hand, for torch's logsumexp over the batch is slow.
 
     .. math::
         \frac{\partial}{\partial z_{ic}} = \frac{\pi_c \mathbb{1}_{y_i = c}}{n_c} - \pi_c (1 + 2 \lambda B_c) q_{ic},
