@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 from toys import ToyClassifier, ToyImages, trainer, weights
 
 import medbolt.core.objective.mixup as mixup
-import medbolt.noisy.memorizing.disc as disc
+import medbolt.noisy.memorizing.partial as partial
 import medbolt.noisy.memorizing.sample_selection_and_relabelling as ssr
 from medbolt.core import ImageDataset, ObjectiveCallback, RandomState
 from medbolt.noisy import (
@@ -69,6 +69,7 @@ SAME: dict[str, Any] = {
 }
 AGREE: dict[str, Any] = {
     "elr+": EarlyLearningRegularizationPlus,
+    "disc, share": lambda: DISC(1, momentum=0.5, sigma=0.1, strong=nn.Hardshrink(0.3), share=0.5),
     "mixup": lambda: [MixUp(), EarlyLearningRegularization()],
 }
 
@@ -88,9 +89,9 @@ def fitted(make: Any, module: ToyClassifier, epochs: int) -> dict[str, Any]:
 def everything() -> dict[str, Any]:
     drawn = mixup.drawn_weights
     # processes mix within their own batches: mix nothing
-    mixup.drawn_weights = disc.drawn_weights = ssr.drawn_weights = lambda *args: torch.tensor([1.0])
+    mixup.drawn_weights = partial.drawn_weights = ssr.drawn_weights = lambda *args: torch.tensor([1.0])
     found = {name: fitted(make, Plain(), epochs=2) for name, make in SAME.items()}
-    mixup.drawn_weights = disc.drawn_weights = ssr.drawn_weights = drawn
+    mixup.drawn_weights = partial.drawn_weights = ssr.drawn_weights = drawn
     return found | {name: fitted(make, ToyClassifier(), epochs=2) for name, make in AGREE.items()}
 
 

@@ -26,6 +26,7 @@ METHODS: dict[str, Any] = {
     "selc": lambda: [SelfEnsembleLabelCorrection(1)],
     "sop+": lambda: [SparseOverParameterization(100, 1000, consistency=0.9, balance=0.1)],
     "disc": lambda: [DISC(1, sigma=0.1, momentum=0.5)],
+    "disc, share": lambda: [DISC(1, sigma=0.1, momentum=0.5, share=0.5)],
 }
 """Each method makes decisions in an epoch by what it knew from the one before."""
 

@@ -232,3 +232,52 @@ def test_gradient_is_finite_under_bfloat16_one_logit_and_soft_targets(linear, mo
 def test_arguments_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DISC(**wrong)
+
+
+@pytest.mark.parametrize("share", [0, 1.5])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match=rf"share must be in \(0, 1\], got {share}"):
+        DISC(share=share)
+
+
+def test_the_network_sees_the_share_of_the_strong_view_and_of_the_mixtures(linear, module, random_data, fit):
+    network, sizes = linear(), []
+    network.register_forward_hook(lambda network, inputs, output: sizes.append(len(output)))
+    fit(module(network), random_data(10, 10), Sorted(0, strong=STRONG, share=0.3))
+    assert sizes == [10, 3, 3, 3]  # of the seven samples kept 2.1, rounded up
+
+
+def test_the_expected_loss_of_a_share_is_that_of_all(linear, module, random_data, fit):
+    losses = {}
+    for share in (1.0, 0.3):
+        trained = module(linear(), lr=0.0)
+        fit(trained, random_data(10, 10), Sorted(0, hard_weight=0.5, strong=STRONG, share=share), epochs=400)
+        losses[share] = torch.stack(trained.losses).double()
+    error = torch.stack([values.var() / 400 for values in losses.values()]).sum().sqrt()
+    assert error < 0.015 * losses[1.0].mean()
+    assert abs(losses[0.3].mean() - losses[1.0].mean()) < 3 * error
+
+
+def test_with_a_share_what_the_strong_view_says_is_kept_until_it_is_drawn_again(linear, module, random_data, fit):
+    class Watched(DISC):
+        def begin_epoch(self, trainer, pl_module):
+            super().begin_epoch(trainer, pl_module)
+            seen.append(self.memory["strong"].sum(1) > 0)
+            clean.append(self.memory["clean"].clone())
+
+    seen, clean = [], []
+    trained, data = module(linear(), lr=0.0), random_data(10, 10)
+    callback = Watched(0, sigma=1.0, momentum=0.5, strong=STRONG, share=0.3)
+    fit(trained, data, callback, epochs=12)
+    assert [int(drawn.sum()) for drawn in seen[:2]] == [0, 3]
+    assert all(sorted_as[~drawn].all() for drawn, sorted_as in zip(seen, clean, strict=True))
+    assert not clean[-1].all()
+    everything = linear()(STRONG(data.columns["image"])).softmax(1).detach()
+    drawn = callback.memory["strong"].any(1)
+    assert drawn.sum() > 7
+    torch.testing.assert_close(callback.memory["strong"][drawn], everything[drawn])
+
+
+def test_a_share_learns_as_well_under_forty_percent_noise(accuracy, cross_entropy_accuracy, jitter):
+    callback = DISC(start_epoch=2, sigma=0.3, momentum=0.9, strong=jitter, share=1 / 3)
+    assert accuracy(callback, epochs=30) > cross_entropy_accuracy + 0.15

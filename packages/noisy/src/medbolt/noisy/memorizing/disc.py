@@ -1,23 +1,19 @@
 """DISC: sort the samples by how two views of each are predicted, and learn from each sort in its own way."""
 
-from typing import Any
-
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from medbolt.core.errors import UserError
 from medbolt.core.objective.callback import ObjectiveCallback
-from medbolt.core.objective.mixup import drawn_weights
 from medbolt.core.objective.second_view import ask_for_second_view, network_logits, second_view
 from medbolt.core.objective.step import TrainingStep
 from medbolt.noisy.class_count import class_count
 from medbolt.noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropyLoss
 from medbolt.noisy.memorizing.classes import as_distribution, as_target, log_probability_of
+from medbolt.noisy.memorizing.partial import drawn_rows, losses_of_rows, mixed_losses, rows_of, spread
 from medbolt.noisy.network_inputs import network_inputs
 from medbolt.noisy.one_class import OneClassTargets
-from medbolt.noisy.selection.labels import reduced
 from medbolt.noisy.selection.selection import Selection
 from medbolt.noisy.selection.smallest import weighted
 
@@ -38,7 +34,7 @@ class DISC(ObjectiveCallback):
     larger part of its mixture. Between epochs every sample, by the probabilities it had last and its
     thresholds :math:`\tau^w, \tau^s`, is sorted anew:
 
-    - clean, C: its label's probability is above the threshold in both views, or it was not seen yet;
+    - clean, C: its label's probability is above the threshold in both views, or one of them was not seen yet;
     - hard, H: in one of them;
     - purified, P: in neither, but :math:`\max_k (p^w_k + p^s_k) / 2 > \min((\tau^w + \tau^s) / 2 + \sigma, 0.99)`; its
       label becomes that class;
@@ -51,6 +47,11 @@ class DISC(ObjectiveCallback):
     colour and an erased square, or as their :class:`~medbolt.core.MultiView` says. It goes straight to the network, so
     what the module does to images before that is not done to ``views``.
 
+    With a ``share`` s below 1 the strong view and each mixture see :math:`\lceil sB \rceil` samples of a batch, drawn
+    anew each step, of the mixtures' candidates likewise, and their losses are divided by their share: the expected
+    loss is the one above, its gradient noisier, and what the strong view of a sample says is on average 1 / s epochs
+    old.
+
     Args:
         start_epoch: First epoch (from 0) of selection. The authors use 15 to 20 for CIFAR, 10 or 15 for larger images;
             LNMBench 5.
@@ -61,6 +62,7 @@ class DISC(ObjectiveCallback):
         alpha: Parameter of MixUp's Beta distribution, positive.
         strong: Makes the strong view of a batch of the network's inputs; by default the data module does.
         num_classes: Number of classes, where the data module does not tell.
+        share: s, in (0, 1]. 1 is the published method, of four passes; a third takes two, and is ours.
         criterion: Attribute of the criterion; see :class:`~medbolt.core.ObjectiveCallback`.
         network: Attribute of the network, which is called three more times.
 
@@ -74,9 +76,10 @@ class DISC(ObjectiveCallback):
             keyword.
 
     State, cost: 2 N x C float32 and 27 bytes a sample, merged across processes each epoch and kept in checkpoints; one
-    more pass of the batch through the network, and two of its selected samples. Sums are divided by the processes' mean
-    n, so that no sample counts more than another. Processes mix within their own batches. Stands innermost, before
-    other objectives in the list of callbacks. ``selection`` tells of each batch what is kept and its labels.
+    more pass of the batch through the network, and two of its selected samples, or a share of them. Sums are divided by
+    the processes' mean n, so that no sample counts more than another. Processes mix within their own batches. Stands
+    innermost, before other objectives in the list of callbacks. ``selection`` tells of each batch what is kept and its
+    labels.
 
     Source: Li et al., CVPR 2023. LNMBench's learning rate of 0.1 is too hot for pre-trained networks: two of its three
     KaggleDR+ runs collapsed to one class. Both fill a table of labels from shuffled batches and leave the last ones at
@@ -96,6 +99,7 @@ class DISC(ObjectiveCallback):
         alpha: float = 5.0,
         strong: nn.Module | None = None,
         num_classes: int | None = None,
+        share: float = 1.0,
         criterion: str = "criterion",
         network: str = "model",
     ) -> None:
@@ -105,8 +109,11 @@ class DISC(ObjectiveCallback):
                 "start_epoch, sigma and hard_weight must not be negative, momentum in [0, 1] and alpha positive, got "
                 f"{start_epoch}, {sigma}, {hard_weight}, {momentum} and {alpha}"
             )
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be in (0, 1], got {share}")
         self.start_epoch, self.sigma, self.momentum = start_epoch, sigma, momentum
         self.hard_weight, self.alpha, self.strong, self.num_classes = hard_weight, alpha, strong, num_classes
+        self.share = share
         self.hard_loss = GeneralizedCrossEntropyLoss(q, reduction="none")
         self._one_class = OneClassTargets(type(self).__name__)
         self.selection: Selection | None = None
@@ -133,7 +140,8 @@ class DISC(ObjectiveCallback):
     def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sort the samples by what the last epoch said of them; move their thresholds."""
         assert self.memory is not None
-        memory, seen = self.memory, self.memory.seen
+        memory = self.memory
+        seen = memory.seen & memory["strong"].any(1)  # in both views: of what was not, probabilities are 0
         label = memory["label"].clamp(min=0)[:, None]  # of samples never seen it is not known, and not used
         likes = [memory[view].gather(1, label)[:, 0] > memory[f"{view}_threshold"] for view in _VIEWS]
         clean, hard = (likes[0] & likes[1]) | ~seen, (likes[0] ^ likes[1]) & seen
@@ -153,53 +161,29 @@ class DISC(ObjectiveCallback):
         memory, index, num_classes = self.memory, step.index, self.memory["weak"].shape[1]
         images, *others = network_inputs(step, "DISC")
         view = second_view(self, step, self.strong)
-        logits = network_logits(self, step, view, *others)
+        every = torch.ones_like(index, dtype=torch.bool)
+        rows, _ = drawn_rows(every, len(index), self.share)
+        logits = network_logits(self, step, view[rows], *rows_of(others, rows, len(index)))
         log_weak, log_strong = (log_probability_of(self, z, num_classes) for z in (step.logits, logits))
         given = as_distribution(step.target, num_classes)
         label = given.argmax(1)
-        memory.write(index, weak=log_weak.exp(), strong=log_strong.exp(), label=label)
+        memory.write(index, weak=log_weak.exp(), label=label)
+        memory.write(index[rows], strong=log_strong.exp())
+        of_weak, of_strong = step.loss(), losses_of_rows(step, logits, rows)
         if step.module.current_epoch < self.start_epoch:
-            self.selection = Selection(index, torch.ones_like(index, dtype=torch.bool))
-            return step.loss() + step.loss(logits=logits)
+            self.selection = Selection(index, every)
+            return of_weak + spread(of_strong, rows, len(index))
         clean, hard, purified = (memory.read(index, name) for name in ("clean", "hard", "purified"))
         kept, corrected = clean | hard | purified, torch.where(purified, memory.read(index, "corrected"), label)
         self.selection = Selection(index, kept, corrected)
-        of_clean = step.loss() + step.loss(logits=logits)
-        of_hard = self.hard_loss(log_weak, label) + self.hard_loss(log_strong, label)
-        losses = weighted(of_clean, clean.float()) + self.hard_weight * weighted(of_hard, hard.float())
+        losses = weighted(of_weak, clean.float())
+        losses = losses + self.hard_weight * weighted(self.hard_loss(log_weak, label), hard.float())
+        of_sort = weighted(of_strong, clean[rows].float())
+        of_sort = of_sort + self.hard_weight * weighted(self.hard_loss(log_strong, label[rows]), hard[rows].float())
+        losses = losses + spread(of_sort, rows, len(index))
         target = corrected.view_as(step.target) if not step.target.is_floating_point() else None
         if target is None:
             soft = torch.where(purified[:, None], one_hot(corrected, num_classes).to(given), given)
             target = as_target(soft, step.logits)
-        for images_of_view in (images, view):
-            losses = losses + self._mixed(step, images_of_view, others, target, kept)
-        return losses
-
-    def _mixed(self, step: TrainingStep, images: Tensor, others: list[Any], target: Tensor, kept: Tensor) -> Tensor:
-        """Return (B,) MixUp losses of the samples kept, 0 for the others, whose mean is that of all processes' kept."""
-        trainer: Any = step.module.trainer
-        total = reduced(trainer, kept.sum(), "sum")
-        # two at least, for batch norm and so that all processes make the same calls; only those kept are mixed
-        mixed = int(kept.sum())
-        rows = kept.to(torch.uint8).argsort(descending=True, stable=True)[: max(mixed, 2)]
-        partner = torch.cat([torch.randperm(mixed), torch.arange(mixed, len(rows))]).to(rows.device)
-        weight = drawn_weights(self.alpha, self.alpha, 1)
-        weight = float(weight.maximum(1 - weight))
-        own, others = images[rows], [rows_of(other, rows, len(kept)) for other in others]
-        logits = network_logits(self, step, weight * own + (1 - weight) * own[partner], *others)
-        target = target[rows]
-        try:
-            losses = weight * step.loss(logits=logits, target=target)
-            losses = losses + (1 - weight) * step.loss(logits=logits, target=target[partner])
-        except UserError as error:
-            raise UserError(
-                f"DISC asks for losses of a part of the batch, which another method cannot give ({error}); in the list "
-                "of callbacks put DISC before it."
-            ) from error
-        share = kept[rows] * (len(kept) * trainer.world_size / total.clamp(min=1))
-        return losses.new_zeros(len(kept)).index_add(0, rows, losses * share)
-
-
-def rows_of(value: Any, rows: Tensor, size: int) -> Any:
-    """Return some samples' rows of what the network was given, if it has a row a sample."""
-    return value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
+        mixed = mixed_losses(self, step, (images, view), others, target, kept, self.alpha, self.share)
+        return losses + mixed
