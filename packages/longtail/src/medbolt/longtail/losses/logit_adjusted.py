@@ -47,10 +47,10 @@ class LogitAdjustedLoss(ClassCountsLoss):
         self.tau = tau
 
     def per_class(self, counts: Tensor) -> Tensor:
-        """Return the log frequencies, (C,)."""
-        return log_prior(counts)
+        """Return the adjustment of the logits, (C,)."""
+        return self.tau * log_prior(counts)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
         logits = class_logits(logits, self)
-        return cross_entropy(logits, target, shift=self.tau * self.of_classes(logits), reduction=self.reduction)
+        return cross_entropy(logits, target, shift=self.of_classes(logits), reduction=self.reduction)

@@ -58,12 +58,12 @@ class VectorScalingLoss(ClassCountsLoss):
         self.gamma, self.tau = gamma, tau
 
     def per_class(self, counts: Tensor) -> Tensor:
-        """Return the scale and the log frequencies, (2, C)."""
+        """Return the scale and the shift, (2, C)."""
         counts = counts.clamp(min=1)
-        return torch.stack([(counts / counts.max()) ** self.gamma, log_prior(counts)])
+        return torch.stack([(counts / counts.max()) ** self.gamma, self.tau * log_prior(counts)])
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
         logits = class_logits(logits, self)
-        scale, log_pi = self.of_classes(logits)
-        return cross_entropy(logits, target, self.tau * log_pi, scale, reduction=self.reduction)
+        scale, shift = self.of_classes(logits)
+        return cross_entropy(logits, target, shift, scale, reduction=self.reduction)
