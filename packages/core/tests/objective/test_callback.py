@@ -1,8 +1,5 @@
-import warnings
-
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 
 from medbolt.core import Indexed, ObjectiveCallback, UserError
@@ -55,16 +52,37 @@ def weights(module):
     return torch.cat([p.detach().flatten() for p in module.model.parameters()])
 
 
-def test_a_fit_that_goes_on_says_that_memory_begins_anew(classifier, data):
+def going_on(trainer, *fits):
+    for epochs, (module, data) in enumerate(fits, 1):
+        trainer.fit_loop.max_epochs = epochs
+        trainer.fit(module, datamodule=data)
+
+
+@pytest.mark.filterwarnings("error:Remembers")
+def test_a_fit_that_goes_on_knows_what_the_one_before_knew(classifier, data, trainer):
+    class Notes(Remembers):
+        def begin_epoch(self, trainer, pl_module):
+            known.append((self.memory.seen.clone(), self.memory["loss"].clone()))
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
+            ends.append(self.memory["loss"].clone())
+
+    known, ends = [], []
     module, indexed = classifier(), Indexed(data())
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=1, callbacks=[Remembers()], enable_checkpointing=False, **quiet)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Remembers")
-        trainer.fit(module, datamodule=indexed)
-    trainer.fit_loop.max_epochs = 2
-    with pytest.warns(UserWarning, match="Remembers goes on in epoch 1 without what it remembered of the samples"):
-        trainer.fit(module, datamodule=indexed)
+    going_on(trainer(Notes()), (module, indexed), (module, indexed), (module, indexed))
+    assert [bool(seen.all()) for seen, _ in known] == [False, True, True]
+    assert not known[0][0].any()
+    assert torch.equal(known[1][1], ends[0])
+    assert torch.equal(known[2][1], ends[1])
+
+
+def test_a_fit_that_goes_on_elsewhere_says_that_memory_begins_anew(classifier, data, trainer):
+    module, other = classifier(), Indexed(data(16))
+    begun = (module, Indexed(data(12)))
+    for fits in ([begun, (classifier(), begun[1])], [begun, (module, other)]):
+        with pytest.warns(UserWarning, match="Remembers goes on in epoch 1 without what it remembered of the samples"):
+            going_on(trainer(Remembers()), *fits)
 
 
 def test_the_base_callback_changes_nothing(classifier, data, fitted):

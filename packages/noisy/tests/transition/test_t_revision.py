@@ -232,7 +232,7 @@ def test_says_what_it_needs():
     with pytest.raises(UserError, match="has no network 'model'"):
         trainer(TRevision(1, criterion="loss_fn"), epochs=2).fit(Foreign(), datamodule=ToyImages())
     with pytest.raises(UserError, match="matrix of 4 classes"):
-        trainer(TRevision(1, num_classes=4), epochs=2).fit(ToyClassifier(), datamodule=ToyImages())
+        trainer(TRevision(num_classes=4)).fit(ToyClassifier(), datamodule=ToyImages())
     for wrong in ({"estimate_epochs": 0}, {"revision_epoch": 4}, {"revision_lr": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TRevision(**wrong)

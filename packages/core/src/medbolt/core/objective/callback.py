@@ -1,7 +1,9 @@
 """The base of every method that changes the loss: a callback on the criterion a module already has."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from weakref import ref
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -58,6 +60,8 @@ class ObjectiveCallback(Callback):
         self._attachments: dict[str, Attachment] = {}
         self._undo: list[Callable[[], None]] = []
         self._final_state: dict[str, Any] | None = None  # of a fit that is over, for checkpoints saved afterwards
+        self._earlier: dict[str, Any] | None = None  # what a fit of the same module before this one knew in the end
+        self._fitted: Callable[[], LightningModule | None] = lambda: None
         self._epoch = -1  # the last that begin_epoch was called for
 
     def objective(self, step: TrainingStep) -> Tensor:
@@ -122,7 +126,8 @@ class ObjectiveCallback(Callback):
         if stage != "fit":
             return
         self._release()
-        self._final_state, self._epoch = None, -1
+        self._earlier = self._final_state if self._fitted() is pl_module else None
+        self._final_state, self._epoch, self._fitted = None, -1, ref(pl_module)
         others = [c for c in trainer.callbacks if isinstance(c, ObjectiveCallback) and c.criterion == self.criterion]  # pyright: ignore[reportAttributeAccessIssue]
         stacks = [c._stack for c in others if c._stack is not None and c._stack.module is pl_module]
         self._stack = stacks[0] if stacks else ObjectiveStack(pl_module, self.criterion)
@@ -130,7 +135,7 @@ class ObjectiveCallback(Callback):
         self._captured = Captured(self.capture, pl_module, self.network, self.features)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that an optimizer trains what was attached; move the memory to the device, or say it is new."""
+        """Check that an optimizer trains what was attached; go on with what a fit before this one knew."""
         held = {id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
         for name, attachment in self._attachments.items():
             if any(p.requires_grad and id(p) not in held for p in attachment.submodule.parameters()):
@@ -139,9 +144,15 @@ class ObjectiveCallback(Callback):
                     f"attached as '{name}', so they would stay untrained; give the optimizer self.parameters() in "
                     "configure_optimizers."
                 )
+        knows = bool(trainer.ckpt_path) or not trainer.current_epoch
+        if not knows and self._earlier is not None:
+            with suppress(UserError):  # of other data
+                self.load_state_dict(self._earlier)
+                knows = True
+        self._earlier = None
         if self.memory is not None:
             self.memory.to(pl_module.device)
-            if trainer.current_epoch and not trainer.ckpt_path:
+            if not knows:
                 rank_zero_warn(
                     f"{type(self).__name__} goes on in epoch {trainer.current_epoch} without what it remembered of the "
                     "samples in the epochs before; to keep that, resume from a checkpoint (ckpt_path)."
@@ -185,6 +196,8 @@ class ObjectiveCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the module its criterion back and take out what was attached."""
         self._release()
+        if trainer.world_size > 1:  # whose memories were not merged
+            self._fitted = lambda: None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the module its criterion back and take out what was attached."""

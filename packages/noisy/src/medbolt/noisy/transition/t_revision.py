@@ -151,11 +151,11 @@ class TRevision(ObjectiveCallback):
         """Return the losses of the stage."""
         assert self._layer is not None
         self._one_class.require(step)
+        require_classes("TRevision", step.logits, len(self._layer.delta))
         epoch = step.module.current_epoch
         unused = 0.0 * self._layer.delta.sum()  # a gradient every step, which DistributedDataParallel waits for
         if epoch < self.estimate_epochs:
             return step.loss() + unused
-        require_classes("TRevision", step.logits, len(self._layer.delta))
         if epoch < self.revision_epoch:
             log_p = log_probability(step.logits.detach())
             return _weighted(step, log_p, self._layer.estimate) + unused
