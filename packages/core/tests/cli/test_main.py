@@ -209,3 +209,23 @@ def test_bugs_and_the_wish_for_a_traceback_are_not_hidden(monkeypatch):
     monkeypatch.setenv("MEDBOLT_TRACEBACK", "1")
     with pytest.raises(UserError):
         main(["fot"])
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    reader = subprocess.Popen([sys.executable, "-c", "pass"], stdin=subprocess.PIPE)
+    reader.wait()
+    found = subprocess.run(
+        [sys.executable, "-m", "medbolt.core.cli.main", "list"], stdout=reader.stdin, stderr=subprocess.PIPE, text=True
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["--config {}", "-c {}", "--config={}"])
+def test_of_several_layers_the_one_that_is_no_yaml_is_named(config, tmp_path, capsys, form):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("trainer:\n  max_epochs: [1\n")
+    assert main(["fit", "--config", str(config()), *form.format(broken).split()]) == 2
+    message = capsys.readouterr().err
+    assert re.search(
+        r"^medbolt: error: \S*broken.yaml is no valid YAML \(line 3, column 1: .*\); correct it\.$", message
+    )

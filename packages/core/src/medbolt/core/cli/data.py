@@ -109,18 +109,15 @@ def _data_module(arguments: Namespace) -> "ImageDataModule":
 
 
 def _configured(path: Path) -> "ImageDataModule":
-    import yaml
     from jsonargparse import ArgumentError
 
     from medbolt.core.cli.explain import explain
+    from medbolt.core.cli.layers import read_layer
     from medbolt.core.cli.parser import ConfigurationParser
     from medbolt.core.data.base import ImageDataModule
 
     find_own_code()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML ({str(error).splitlines()[0]}); correct it.") from error
+    content = read_layer(path)
     if not isinstance(content, dict) or "data" not in content:
         raise UserError(f"{path} has no data section; it must name a data module.")
     parser = ConfigurationParser(exit_on_error=False)

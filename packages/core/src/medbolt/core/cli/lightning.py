@@ -1,5 +1,6 @@
 """``medbolt fit|validate|test|predict``: LightningCLI with our defaults and links."""
 
+import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pickle import UnpicklingError
@@ -10,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from medbolt.core.cli.checkpoint import check_checkpoint, refusal
 from medbolt.core.cli.explain import explain
+from medbolt.core.cli.layers import check_layers
 from medbolt.core.cli.own_code import find_own_code
 from medbolt.core.cli.parser import ConfigurationParser, refusals_of
 from medbolt.core.errors import UserError
@@ -146,6 +148,7 @@ def run(args: Sequence[str] | None = None) -> MedboltCLI:
             args=None if args is None else list(args),
         )
     except ArgumentError as error:
+        check_layers(sys.argv[1:] if args is None else args)  # the parser does not say which one it could not read
         raise UserError(explain(str(error))) from error
 
 

@@ -29,7 +29,12 @@ def main(args: Sequence[str] | None = None) -> int:
         variable ``MEDBOLT_TRACEBACK=1`` the traceback is shown instead.
     """
     try:
-        return _dispatch(None if args is None else list(args))
+        code = _dispatch(None if args is None else list(args))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # of medbolt list | head; nor is there anybody to hear of what is still to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         message = _sentence(error)
         if message is None or os.environ.get("MEDBOLT_TRACEBACK") == "1":
