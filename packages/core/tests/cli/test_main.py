@@ -225,7 +225,4 @@ def test_of_several_layers_the_one_that_is_no_yaml_is_named(config, tmp_path, ca
     broken = tmp_path / "broken.yaml"
     broken.write_text("trainer:\n  max_epochs: [1\n")
     assert main(["fit", "--config", str(config()), *form.format(broken).split()]) == 2
-    message = capsys.readouterr().err
-    assert re.search(
-        r"^medbolt: error: \S*broken.yaml is no valid YAML \(line 3, column 1: .*\); correct it\.$", message
-    )
+    assert re.search(r"^\S*broken.yaml is no valid YAML \(line 3, column 1: .*\); correct it\.$", said(capsys))

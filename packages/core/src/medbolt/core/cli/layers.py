@@ -15,11 +15,6 @@ def read_layer(path: Path) -> Any:
 
     Raises:
         UserError: if it is no valid YAML, with the place.
-
-    Example:
-        >>> _ = Path("layer.yaml").write_text("trainer: {max_epochs: 3}")
-        >>> read_layer(Path("layer.yaml"))
-        {'trainer': {'max_epochs': 3}}
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
