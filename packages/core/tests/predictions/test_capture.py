@@ -1,9 +1,15 @@
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from processes import run
 from torch import nn
+from toys import ToyClassifier, ToyImages, trainer
 
+from medbolt.core import PredictionTable
 from medbolt.core.errors import UserError
 from medbolt.core.predictions.capture import Outputs, batch_columns
 
@@ -113,3 +119,42 @@ def test_the_hook_is_taken_off():
     outputs = Outputs(Module(network), "backbone")
     outputs.remove()
     assert not network._forward_hooks
+
+
+class Network(nn.Module):
+    """Not a container of torch's own, whose hooks the compiler looks at each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(192, 3)
+
+    def forward(self, image):
+        return self.layer(image.flatten(1))
+
+
+class Foreign(ToyClassifier):
+    """Returns no probabilities."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = Network()
+
+    def test_step(self, batch, batch_idx):
+        self.model(batch["image"])
+
+
+def table_of_a_compiled_module(folder):
+    """Return probabilities of the table and those of the network."""
+    module, data = Foreign(), ToyImages()
+    compiled = torch.compile(module, backend="eager")
+    trainer().test(compiled, datamodule=data, verbose=False)
+    trainer(PredictionTable(folder)).test(compiled, datamodule=data, verbose=False)
+    table = pd.read_parquet(next(Path(folder).glob("*.parquet")))
+    expected = torch.cat([module.model(batch["image"]) for batch in data.test_dataloader()]).softmax(1)
+    return table[["p_0", "p_1", "p_2"]].to_numpy(), expected.detach().numpy()
+
+
+def test_a_module_that_was_compiled_and_called_before(tmp_path):
+    # in a process of its own: inside pytest's even a network that is not traced anew calls the hook
+    ((table, expected),) = run(table_of_a_compiled_module, str(tmp_path), processes=1)
+    np.testing.assert_allclose(table, expected, atol=1e-6)
