@@ -12,6 +12,11 @@ import yaml
 from medbolt.core import UserError
 from medbolt.core.cli.main import main
 
+_SAVE_WEIGHTS = {
+    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+    "init_args": {"save_weights_only": True},
+}
+
 
 def said(capsys) -> str:
     """Return the one line on standard error that is medbolt's."""
@@ -159,6 +164,16 @@ def test_a_checkpoint_of_another_method_is_refused_by_name(config, capsys, tmp_p
     capsys.readouterr()
     assert main(["fit", "-c", path, "--trainer.max_epochs", "2", "--ckpt_path", str(checkpoint)]) == 2
     assert said(capsys).startswith(f"checkpoint '{checkpoint}' was made by an optimizer of other parameters (loaded")
+
+
+def test_a_checkpoint_of_weights_only_is_tested_and_not_resumed(config, capsys, tmp_path):
+    path = config(trainer={"callbacks": [_SAVE_WEIGHTS]})
+    assert main(["fit", "-c", path]) == 0
+    checkpoint = next(tmp_path.rglob("*.ckpt"))
+    assert main(["test", "-c", path, "--ckpt_path", str(checkpoint)]) == 0
+    capsys.readouterr()
+    assert main(["fit", "-c", path, "--trainer.max_epochs", "2", "--ckpt_path", str(checkpoint)]) == 2
+    assert said(capsys).startswith(f"checkpoint '{checkpoint}' holds the weights only (save_weights_only), so training")
 
 
 @pytest.mark.parametrize(

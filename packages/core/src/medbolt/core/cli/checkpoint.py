@@ -70,6 +70,11 @@ def refusal(path: Path | str | None, error: Exception, module: str) -> UserError
     if not path:
         return None
     text = str(error)
+    if isinstance(error, KeyError) and "checkpoint contains only the model" in text:
+        return UserError(
+            f"{name} holds the weights only (save_weights_only), so training cannot go on from it; resume from a whole "
+            "one, or load these weights before a new training."
+        )
     if isinstance(error, RuntimeError) and text.startswith(f"Error(s) in loading state_dict for {module}:"):
         details = [line.strip() for line in text.splitlines()[1:] if line.strip()]
         first = f" ({_shortened(details[0])})" if details else ""

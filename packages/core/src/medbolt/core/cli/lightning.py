@@ -99,7 +99,7 @@ class MedboltCLI(LightningCLI):
             check_checkpoint(path)
         try:
             super()._run_subcommand(subcommand)
-        except (RuntimeError, ValueError, UnpicklingError) as error:
+        except (RuntimeError, ValueError, KeyError, UnpicklingError) as error:
             sentence = refusal(path, error, type(self.model).__name__)
             if sentence is None:
                 raise
