@@ -302,7 +302,8 @@ DATA: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "shares that do not add up": (
         nothing,
         {"split": None, "fractions": [0.5, 0.1, 0.1]},
-        "fractions must be positive and add up to 1, got (0.5, 0.1, 0.1).",
+        "fractions must be three numbers, of training, validation and test, none negative, that add up to 1, "
+        "got (0.5, 0.1, 0.1).",
     ),
     "round of a cross-validation": (
         nothing,
@@ -320,7 +321,7 @@ DATA: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "batch of nothing": (
         nothing,
         {"batch_size": 0},
-        "batch_size of TableDataModule must be at least 1, got 0.",
+        "batch_size of TableDataModule must be a whole number from 1 on, got 0.",
     ),
 }
 

@@ -156,8 +156,9 @@ def test_drop_last(drop_last, batch_size, batches):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"batch_size": 0}, "batch_size of ToyImages must be at least 1, got 0."),
-        ({"num_workers": -1}, "num_workers of ToyImages must be at least 0, got -1."),
+        ({"batch_size": 0}, "batch_size of ToyImages must be a whole number from 1 on, got 0."),
+        ({"num_workers": -1}, "num_workers of ToyImages must be a whole number from 0 on, got -1."),
+        ({"batch_size": (8, 8)}, "batch_size of ToyImages must be a whole number from 1 on, got (8, 8)."),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, sentence):

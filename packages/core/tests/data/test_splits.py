@@ -111,9 +111,9 @@ def test_cross_validation_beside_a_fixed_test_set():
     assert (sum((r[10:] == "val").astype(int) for r in rounds) == 1).all()
 
 
-@pytest.mark.parametrize("fractions", [(0.5, 0.5, 0.5), (1.5, -0.5, 0.0)])
+@pytest.mark.parametrize("fractions", [(0.5, 0.5, 0.5), (1.5, -0.5, 0.0), (0.8, 0.2)])
 def test_fractions_must_add_up(fractions):
-    with pytest.raises(ValueError, match="fractions must be positive and add up to 1"):
+    with pytest.raises(ValueError, match="fractions must be three numbers, .* that add up to 1"):
         seeded_splits(one_hot([0, 1]), ["a", "b"], fractions)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,8 +75,8 @@ class ImageDataModule(LightningDataModule):
             ("num_workers", num_workers, 0),
             ("image_size", image_size, 1),
         ):
-            if value is not None and value < least:
-                raise UserError(f"{name} of {type(self).__name__} must be at least {least}, got {value}.")
+            if value is not None and (not isinstance(value, Integral) or value < least):
+                raise UserError(f"{name} of {type(self).__name__} must be a whole number from {least} on, got {value}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.image_size = image_size

@@ -178,8 +178,11 @@ def seeded_splits(
         [6, 2, 2]
     """
     if folds is None:
-        if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-            raise UserError(f"fractions must be positive and add up to 1, got {tuple(fractions)}.")
+        if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+            raise UserError(
+                "fractions must be three numbers, of training, validation and test, none negative, that add up to 1, "
+                f"got {tuple(fractions)}."
+            )
         return np.array(SPLITS)[stratified_parts(classes, names, fractions, seed)]
     if folds < (2 if fixed is not None else 3) or not 0 <= fold < folds:
         raise UserError(
