@@ -65,6 +65,6 @@ def test_mistakes_are_named(kept, add, overlapping):
 
 @pytest.mark.parametrize("averaging", [EMAWeightAveraging(), StochasticWeightAveraging(0.01)])
 def test_averaging_that_stands_before_it_is_refused(averaging, kept, add, overlapping):
-    with pytest.raises(UserError, match="Averaging copies the module before AddExperts adds to it; .* put AddExperts"):
+    with pytest.raises(UserError, match="Averaging stands before AddExperts and copies the module .* put AddExperts"):
         trainer(averaging, add()).fit(kept(), datamodule=overlapping())
     trainer(add(), averaging).fit(kept(), datamodule=overlapping())

@@ -27,6 +27,13 @@ class Scheduled(nn.Module):
         return nn.functional.cross_entropy(logits, target)
 
 
+class WithoutMomentum(ToyClassifier):
+    """Whose optimizer remembers nothing, for each fit makes a new one."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr)
+
+
 class Validated(ToyClassifier):
     def __init__(self, criterion: nn.Module) -> None:
         super().__init__()
@@ -106,6 +113,20 @@ def test_a_second_fit_forgets_what_the_first_one_counted():
     assert module.criterion.estimated is not None
     trainer(callback, epochs=1).fit(module, datamodule=ToyImages())
     assert module.criterion.estimated is None
+
+
+def test_a_fit_that_goes_on_keeps_what_was_counted():
+    def fitted(*epochs):
+        module = WithoutMomentum()
+        module.criterion = PeerSieveLoss(beta=0.5, warmup_epochs=0, ramp_epochs=1, sieve_epoch=1)
+        run = trainer(RandomState(7), CriterionEpoch(), epochs=1)
+        for last in epochs:
+            run.fit_loop.max_epochs = last
+            run.fit(module, datamodule=ToyImages())
+        return module.criterion.estimated, weights(module)
+
+    for goes_on, whole in zip(fitted(2, 4), fitted(4), strict=True):
+        assert torch.equal(goes_on, whole)
 
 
 def test_says_what_it_needs():

@@ -96,6 +96,18 @@ def test_label_frequencies_are_those_of_what_passed_in_the_epoch_before(soft):
     assert not torch.allclose(expected(LOGITS, TARGET), first)
 
 
+def test_counts_are_float32_whatever_the_default():
+    loss = PeerSieveLoss(warmup_epochs=0, sieve_epoch=0)
+    loss.set_epoch(0)
+    torch.set_default_dtype(torch.bfloat16)  # as under precision="bf16-true"
+    try:
+        loss(torch.eye(3, requires_grad=True), torch.tensor([0, 1, 1])).backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert loss.passed.dtype == torch.float32
+    assert loss.passed.tolist() == [1, 1, 0]
+
+
 def test_maps_are_counted_by_pixel():
     logits, target = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
     maps, pixels = at(31), at(31)

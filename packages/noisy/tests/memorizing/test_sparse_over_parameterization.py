@@ -145,3 +145,25 @@ def test_gradient_is_finite_under_bfloat16_extreme_logits_one_logit_and_soft_tar
 def test_arguments_out_of_range_are_refused():
     with pytest.raises(ValueError, match="must not be negative"):
         SparseOverParameterization(lr_u=-1)
+
+
+def test_a_sample_that_is_drawn_thrice_has_the_gradients_of_all(linear, module, random_data, fit):
+    class Repeated:
+        def __init__(self, columns):
+            self.columns = columns
+
+        def __len__(self):
+            return 1
+
+        def __iter__(self):
+            index = torch.tensor([4, 7, 4, 4])
+            yield {name: column[index] for name, column in self.columns.items()} | {"index": index}
+
+    data, callback = random_data(), SparseOverParameterization(0.7, 1.3)
+    data.train_dataloader = lambda: Repeated(data.columns)
+    fit(module(linear(), lr=0.0), data, callback, Begins(callback))
+    u, v = (values.requires_grad_() for values in begun())
+    x, y = data.columns["image"], data.columns["target"]
+    sum(loss_of(linear()(x[i]).detach(), y[i], u[i], v[i]) / 4 for i in (4, 7, 4, 4)).backward()
+    torch.testing.assert_close(callback.memory["u"], (u - 0.7 * u.grad).detach())
+    torch.testing.assert_close(callback.memory["v"], (v - 1.3 * v.grad).detach())

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from processes import run
 from torch import nn
 from toys import ToyImages, trainer, weights
@@ -40,6 +40,18 @@ def test_the_last_point_is_what_a_test_of_the_clean_labels_gives(tmp_path):
         assert curve.curve[-1][name] == pytest.approx(expected[f"test/{name}"])
     written = json.loads((tmp_path / "test_curve.json").read_text())
     assert written == {"summary": curve.summary(), "curve": curve.curve}
+
+
+def test_averaged_weights_are_tested_where_they_are_validated(tmp_path):
+    curve = CleanTestCurve()
+    module, run = fitted(curve, EMAWeightAveraging(decay=0.9), default_root_dir=tmp_path)
+    (expected,) = run.test(module, datamodule=run.datamodule, verbose=False)  # of the average, which fit leaves behind
+    assert curve.curve[-1]["accuracy"] == pytest.approx(expected["test/accuracy"])
+    plain = CleanTestCurve()
+    fitted(plain, default_root_dir=tmp_path)
+    assert curve.curve != plain.curve
+    with pytest.raises(UserError, match="EMAWeightAveraging stands before CleanTestCurve and puts the weights back"):
+        fitted(EMAWeightAveraging(decay=0.9), CleanTestCurve())
 
 
 def test_the_summary_is_mean_selected_and_best():

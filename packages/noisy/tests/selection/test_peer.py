@@ -58,6 +58,17 @@ def test_what_is_frozen_stays_frozen():
     assert not peer[1].training
 
 
+def test_frozen_layers_keep_their_weights():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    model[:2].requires_grad_(False)
+    model[1].running_mean.fill_(3)
+    peer = peer_of(model)
+    assert torch.equal(weights(peer[:2]), weights(model[:2]))
+    assert not (peer[2].weight == model[2].weight).any()
+    with pytest.raises(UserError, match="has no trainable weights to draw anew"):
+        peer_of(model.requires_grad_(False))
+
+
 def test_hooks_of_others_stay_with_the_first_network_and_its_own_come_along():
     class Counts(nn.Module):
         def __init__(self):
@@ -121,7 +132,7 @@ def test_layers_that_cannot_be_drawn_anew_are_named():
         ("net", "", "no network 'net' in ToyClassifier.*network='net'"),
         ("self", "", "network='self' cannot be copied"),
         ("model", "head", "no part reinitialize='head'; it has '0', '1'"),
-        ("model", "2", "reinitialize='2' has no weights"),
+        ("model", "2", "reinitialize='2' has no trainable weights"),
     ],
 )
 def test_says_what_is_missing(path, part, says):

@@ -54,6 +54,7 @@ def test_corrected_labels_are_counted_apart():
     corrected[wrong[5]] = 3 - clean[wrong[5]] - given[wrong[5]]  # neither
     found = logged(data, Selects(torch.ones(60, dtype=torch.bool), corrected), SelectionQuality())
     assert found["lnl/correct/precision"] == pytest.approx(5 / 6)
+    assert found["lnl/correct/coverage"] == pytest.approx(6 / len(wrong))
     assert found["lnl/select/precision"] == pytest.approx(float((clean == given).sum()) / 54)
     assert found["lnl/select/recall"] == 1
 

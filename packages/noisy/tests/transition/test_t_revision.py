@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 from toys import ToyClassifier, ToyImages, trainer, weights
@@ -236,6 +236,26 @@ def test_says_what_it_needs():
     for wrong in ({"estimate_epochs": 0}, {"revision_epoch": 4}, {"revision_lr": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TRevision(**wrong)
+
+
+def test_the_correction_counts_once_where_weights_are_averaged():
+    class NeverMoves(TRevision):
+        """Keeps Δ, so that average and weights have the same one."""
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            self._layer.delta.grad = None
+
+        def setup(self, trainer, pl_module, stage):
+            super().setup(trainer, pl_module, stage)
+            if stage == "fit":
+                self._layer.delta.data.fill_(0.5)
+
+    callback = NeverMoves(1, 2, outlier_percentile=None)
+    average = EMAWeightAveraging(decay=0.9)
+    trainer(callback, average, epochs=3).fit(ToyClassifier(), datamodule=ToyImages())
+    revised = callback.estimate.transition.clamp(min=1e-8).float() + 0.5
+    assert not torch.allclose(callback._layer.estimate.sum(1), torch.ones(3))  # the average has zeros in it
+    torch.testing.assert_close(callback.transition, revised / revised.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
 
 
 def test_warns_of_classes_without_anchor():

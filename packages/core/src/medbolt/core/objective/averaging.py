@@ -10,13 +10,15 @@ def refuse_earlier_averaging(
     callback: Callback,
     trainer: Trainer,
     kinds: tuple[type[Callback], ...] = (WeightAveraging, StochasticWeightAveraging),
+    why: str = "copies the module before it adds to that",
 ) -> None:
-    """Refuse averaging that stands before a callback which adds parameters: its copy of the module would lack them.
+    """Refuse averaging that stands before a callback, as one that adds parameters, which the average would lack.
 
     Args:
-        callback: What adds parameters in ``setup``.
+        callback: What is to stand first.
         trainer: Its trainer.
         kinds: Kinds of averaging that cannot stand before it.
+        why: What averaging does, for the message; "it" is the callback.
 
     Raises:
         UserError: naming both.
@@ -28,6 +30,6 @@ def refuse_earlier_averaging(
     for earlier in callbacks[: callbacks.index(callback)] if callback in callbacks else ():
         if isinstance(earlier, kinds):
             raise UserError(
-                f"{type(earlier).__name__} copies the module before {type(callback).__name__} adds to it; in the list "
-                f"of callbacks put {type(callback).__name__} first."
+                f"{type(earlier).__name__} stands before {type(callback).__name__} and {why}; in the list of callbacks "
+                f"put {type(callback).__name__} first."
             )

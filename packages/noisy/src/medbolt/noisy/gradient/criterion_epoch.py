@@ -59,7 +59,7 @@ class CriterionEpoch(Callback):
                 f"criterion '{self.criterion}' of {type(pl_module).__name__}, a {type(criterion).__name__}, has no "
                 "set_epoch; leave CriterionEpoch out, or use a loss with a schedule, such as PeerSieveLoss."
             )
-        self._tell(0 if stage == "fit" else self._epoch)
+        self._tell(trainer.current_epoch if stage == "fit" else self._epoch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move restored counts to the module's device, on which processes add theirs up."""

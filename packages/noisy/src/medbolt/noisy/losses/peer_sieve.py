@@ -150,7 +150,7 @@ def _counts(target: Tensor, kept: Tensor, num_classes: int) -> Tensor:
     """Return how often each class is the label of a sample kept, (C,) float32; soft targets count by their mass."""
     if target.is_floating_point():
         return (target.detach().float().movedim(1, -1) * kept.unsqueeze(-1)).flatten(0, -2).sum(0)
-    counts = torch.zeros(num_classes, device=target.device)
+    counts = torch.zeros(num_classes, device=target.device, dtype=torch.float32)
     return counts.scatter_add_(0, target.flatten(), kept.flatten().float())
 
 

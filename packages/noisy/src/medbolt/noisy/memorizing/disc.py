@@ -47,10 +47,10 @@ class DISC(ObjectiveCallback):
     colour and an erased square, or as their :class:`~medbolt.core.MultiView` says. It goes straight to the network, so
     what the module does to images before that is not done to ``views``.
 
-    With a ``share`` s below 1 the strong view and each mixture see :math:`\lceil sB \rceil` samples of a batch, drawn
-    anew each step, of the mixtures' candidates likewise, and their losses are divided by their share: the expected
-    loss is the one above, its gradient noisier, and what the strong view of a sample says is on average 1 / s epochs
-    old.
+    With a ``share`` s below 1 the strong view and each mixture see :math:`\lceil sB \rceil` samples of a batch, two at
+    least, drawn anew each step, of the mixtures' candidates likewise, and their losses are divided by their share: the
+    expected loss is the one above (nearly so where class weights divide the criterion's mean), its gradient is noisier,
+    and what the strong view of a sample says is on average 1 / s epochs old.
 
     Args:
         start_epoch: First epoch (from 0) of selection. The authors use 15 to 20 for CIFAR, 10 or 15 for larger images;

@@ -23,13 +23,14 @@ def drawn_rows(among: Tensor, number: int, share: float) -> tuple[Tensor, int]:
     Args:
         among: (B,) bool.
         number: How many they are.
-        share: What share of them to draw, rounded up, in (0, 1].
+        share: What share of them to draw, rounded up, in (0, 1]; two at least.
 
     Example:
         >>> drawn_rows(torch.tensor([False, True, False]), number=1, share=1.0)
         (tensor([1, 0]), 1)
     """
-    number = math.ceil(share * number - 1e-9)  # 0.1 * 30 is to be 3, not 3.0000000000000004
+    # 0.1 * 30 is to be 3, not 3.0000000000000004; of one row there is nothing to mix
+    number = min(max(math.ceil(share * number - 1e-9), 2), number)
     key = among.float()
     if share < 1:
         key = key + torch.rand(len(among)).to(key)

@@ -139,5 +139,8 @@ class SparseOverParameterization(ObjectiveCallback):
         trainer: Any = step.module.trainer
         assert self.memory is not None
         parts = trainer.world_size * trainer.accumulate_grad_batches
-        grad_u, grad_v = torch.autograd.grad(losses.mean() / parts, (u, v), retain_graph=True)
+        gradients = torch.autograd.grad(losses.mean() / parts, (u, v), retain_graph=True)
+        # a sample that was drawn twice has the gradients of both, in one row of the batch
+        place = (index[:, None] == index).int().argmax(1)
+        grad_u, grad_v = (torch.zeros_like(g).index_add_(0, place, g)[place] for g in gradients)
         self.memory.write(index, u=u - self.lr_u * grad_u, v=v - self.lr_v * grad_v)

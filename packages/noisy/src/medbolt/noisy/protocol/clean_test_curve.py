@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -12,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from medbolt.core import BalancedAccuracy, network_input
 from medbolt.core.errors import UserError
 from medbolt.core.files import atomic_write
+from medbolt.core.objective.averaging import refuse_earlier_averaging
 from medbolt.core.objective.training_pass import device_batches, evaluation
 
 
@@ -25,13 +27,13 @@ class CleanTestCurve(Callback):
     Nothing of it reaches training. Do not select methods or settings by it: it reads test labels.
 
     Args:
-        last_epochs: Epochs in ``last``.
+        last_epochs: Epochs in ``last``, of those that were validated.
         monitor: Logged validation metric, larger is better, that selects the epoch.
         filename: Name of the JSON file in the logger's folder, else in ``default_root_dir``.
 
     Raises:
-        UserError: if the data module has no test split with class labels, ``monitor`` is not logged, or the module does
-            not return (B, C) logits, or (B,) and (B, 1) for two classes.
+        UserError: if the data module has no test split with class labels, ``monitor`` is not logged, the module does
+            not return (B, C) logits, or (B,) and (B, 1) for two classes, or an averaging of weights stands before it.
 
     State, cost: one forward pass over the test split an epoch; the curve, which checkpoints keep. A ``fit`` that
     continues keeps the points of the epochs before it; one that begins anew begins a new curve.
@@ -51,21 +53,29 @@ class CleanTestCurve(Callback):
             raise ValueError(f"last_epochs must be at least 1, got {last_epochs}")
         self.last_epochs, self.monitor, self.filename = last_epochs, monitor, filename
         self.curve: list[dict[str, float]] = []
+        self._scored: dict[str, float] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the epochs that this ``fit`` trains; a checkpoint's curve is restored later."""
         if stage == "fit":
+            refuse_earlier_averaging(self, trainer, (WeightAveraging,), "puts the weights back before it tests them")
             self.curve = [point for point in self.curve if point["epoch"] < trainer.current_epoch]
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate the weights that were validated: an averaging of weights puts the others back hereafter."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._scored = self._evaluate(trainer, pl_module)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add an epoch to the curve."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        """Add an epoch to the curve, now that its monitor is known."""
+        if self._scored is None:
             return
+        scored, self._scored = self._scored, None
         if self.monitor not in trainer.callback_metrics:
             raise UserError(f"CleanTestCurve selects by '{self.monitor}', which is not logged; name another monitor.")
         point = {"epoch": float(trainer.current_epoch), "monitor": float(trainer.callback_metrics[self.monitor])}
         self.curve = [earlier for earlier in self.curve if earlier["epoch"] != point["epoch"]]
-        self.curve.append(point | self._evaluate(trainer, pl_module))
+        self.curve.append(point | scored)
         for logger in trainer.loggers:
             logger.log_metrics({f"test_curve/{k}": v for k, v in self._scores(-1).items()}, trainer.global_step)
 

@@ -26,8 +26,9 @@ class PeerNetwork:
     """Make the peer of a module's network, and let it see what the network sees.
 
     By default it is a copy whose layers draw their weights anew by their own ``reset_parameters``; so it starts as
-    PyTorch draws weights, also where the first network was started otherwise. Frozen parameters and layers in
-    evaluation mode stay so. Hooks that others put on the first network are not copied.
+    PyTorch draws weights, also where the first network was started otherwise. Layers that are frozen keep their
+    weights, which nothing would train; layers in evaluation mode stay so. Hooks that others put on the first network
+    are not copied.
 
     Args:
         given: A network to use instead.
@@ -154,9 +155,12 @@ def _is_part(hook: Any, own: set[int]) -> bool:
 
 
 def _draw_anew(part: nn.Module, path: str) -> None:
-    owners = [(name, layer) for name, layer in part.named_modules() if any(True for _ in layer.parameters(False))]
+    layers = part.named_modules()
+    owners = [(name, layer) for name, layer in layers if any(p.requires_grad for p in layer.parameters(False))]
     if not owners:
-        raise UserError(f"reinitialize='{path}' has no weights to draw anew; name a part that has, such as the head.")
+        raise UserError(
+            f"reinitialize='{path}' has no trainable weights to draw anew; name a part that has, such as the head."
+        )
     for name, layer in owners:
         reset: Callable[[], None] | None = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
         if reset is None:

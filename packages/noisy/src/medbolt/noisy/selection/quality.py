@@ -25,12 +25,12 @@ class SelectionQuality(Callback):
     - ``lnl/select/recall_class_<name>``, by clean class: a method may look clean while it drops a class; and
       ``lnl/select/precision_class_<name>``, by label;
     - ``lnl/correct/precision``, where a method corrects labels: the share of labels it changed and learns from that are
-      the clean ones.
+      the clean ones; and ``lnl/correct/coverage``, the share of wrong labels that it changed, to whatever class.
 
     The data module is :class:`~medbolt.noisy.NoisyLabels`, or wraps it; without clean labels there is one warning and
     nothing is logged.
 
-    State, cost: five counts a class, of the running epoch; after a resume in mid-epoch, of the rest of it.
+    State, cost: seven counts a class, of the running epoch; after a resume in mid-epoch, of the rest of it.
 
     Source: LNMBench, arXiv 2512.09315.
 
@@ -77,11 +77,12 @@ class SelectionQuality(Callback):
             return
         counts = reduced(trainer, self._counts, "sum")
         self._counts = self._no_counts()
-        clean, kept_clean, kept, corrected, corrected_right = counts.double().cpu()
+        clean, kept_clean, kept, corrected, corrected_right, wrong, corrected_wrong = counts.double().cpu()
         shares = {
             "lnl/select/precision": (kept_clean.sum(), kept.sum()),
             "lnl/select/recall": (kept_clean.sum(), clean.sum()),
             "lnl/correct/precision": (corrected_right.sum(), corrected.sum()),
+            "lnl/correct/coverage": (corrected_wrong.sum(), wrong.sum() * corrected.any()),
         }
         for c, name in enumerate(self._labels.class_names):
             shares[f"lnl/select/recall_class_{name}"] = (kept_clean[c], clean[c])
@@ -91,11 +92,11 @@ class SelectionQuality(Callback):
 
     def _no_counts(self) -> Tensor:
         assert self._labels is not None
-        return torch.zeros(5, len(self._labels.class_names), dtype=torch.int64, device=self._labels.given.device)
+        return torch.zeros(7, len(self._labels.class_names), dtype=torch.int64, device=self._labels.given.device)
 
 
 def _counted(labels: Labels, selection: Selection, index: Tensor) -> Tensor:
-    """Count by class the samples of a batch: clean, clean and kept, kept, corrected, corrected to the clean label."""
+    """Count by class: clean, clean and kept, kept, corrected, so to the clean label, wrong, wrong and corrected."""
     assert labels.clean is not None
     given, clean, kept = labels.given[index], labels.clean[index], selection.kept
     target = given if selection.target is None else selection.target
@@ -107,5 +108,7 @@ def _counted(labels: Labels, selection: Selection, index: Tensor) -> Tensor:
         (kept, given),
         (corrected, target),
         (corrected & (target == clean), target),
+        (~is_clean, clean),
+        (corrected & ~is_clean, clean),
     ]
     return torch.stack([of_each_class(chosen, by, len(labels.class_names)) for chosen, by in counted])

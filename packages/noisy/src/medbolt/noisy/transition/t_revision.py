@@ -220,7 +220,8 @@ class RevisedTransition(nn.Module):
     def forward(self) -> Tensor:
         """Return the matrix, (K, K) float32."""
         with torch.autocast(self.delta.device.type, enabled=False):
-            return _as_rows(self.estimate.float() + self.delta.float())
+            # an average of the weights has zeros from before the estimate in it
+            return _as_rows(_as_rows(self.estimate.float()) + self.delta.float())
 
 
 def _as_rows(matrix: Tensor) -> Tensor:
