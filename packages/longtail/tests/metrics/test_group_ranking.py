@@ -76,3 +76,13 @@ def test_half_precision_scores_and_one_sample():
 def test_classes_that_there_are_not_are_refused():
     with pytest.raises(ValueError, match="num_classes=2"):
         GroupRanking(2, ClassGroups((0,), (), (2,)))
+
+
+def test_a_score_that_is_not_a_number_leaves_its_class_without_value():
+    scores, target = torch.rand(12, 3), torch.arange(12) % 3
+    whole = class_auroc(scores, target)
+    scores[5, 1] = torch.nan
+    for found in (class_auroc(scores, target), class_average_precision(scores, target)):
+        assert found.isnan().tolist() == [False, True, False]
+    torch.testing.assert_close(class_auroc(scores, target)[[0, 2]], whole[[0, 2]])
+    assert class_auroc(torch.full((12, 3), torch.nan), target).isnan().all()

@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint
 from torch import nn
 from toys import ToyClassifier, ToyImages, trainer, weights
 
@@ -108,6 +108,49 @@ def test_the_features_are_those_of_the_file_and_the_head_its_own(backbone):
     assert all(torch.equal(start.state[f"model.features.{name}"], value) for name, value in backbone[1].items())
     assert torch.equal(start.state["model.head.weight"], head)
     assert not torch.equal(module.model.features.conv1[0].weight, backbone[1]["conv1.0.weight"])  # it trains on
+
+
+@pytest.mark.parametrize(
+    "finder",
+    [
+        lambda: LearningRateFinder(num_training_steps=3, attr_name="lr", update_attr=False),
+        lambda: BatchSizeFinder(max_trials=1, steps_per_trial=1),
+    ],
+    ids=["learning rate", "batch size"],
+)
+def test_a_search_before_training_finds_the_weights_loaded_and_leaves_them(backbone, tmp_path, finder):
+    """Lightning puts searches first, and restores the weights after them as if a run was resumed."""
+
+    class Searched(ClassificationTask):
+        lr = 0.01
+        found = None
+
+        def training_step(self, batch, batch_idx):
+            if self.found is None:
+                self.found = copy.deepcopy(self.model.features.state_dict())
+            return super().training_step(batch, batch_idx)
+
+    torch.manual_seed(1)
+    start, module = Start(), Searched(TimmClassifier("resnet10t", num_classes=3), 3)
+    callbacks = [InitializeFrom(backbone[0], "backbone."), start, finder()]
+    trainer(*callbacks, limit_train_batches=4, limit_val_batches=0, default_root_dir=tmp_path).fit(module, ToyImages())
+    for name, value in backbone[1].items():
+        assert torch.equal(start.state[f"model.features.{name}"], value)
+        if value.is_floating_point() and "running" not in name:
+            assert torch.equal(module.found[name], value)
+    wrong = InitializeFrom(backbone[0], "encoder.")
+    with pytest.raises(UserError, match="no weight in .* has a name that begins with 'encoder.'"):
+        trainer(wrong, finder(), limit_train_batches=4, default_root_dir=tmp_path).fit(module, ToyImages())
+
+
+def test_a_fit_that_goes_on_keeps_what_it_learned(backbone):
+    start, module = Start(), task()
+    run = trainer(InitializeFrom(backbone[0], "backbone."), start, limit_train_batches=1, limit_val_batches=0)
+    run.fit(module, ToyImages())
+    learned = copy.deepcopy(module.state_dict())
+    run.fit_loop.max_epochs = 2
+    run.fit(module, ToyImages())
+    assert all(torch.equal(start.state[name], value) for name, value in learned.items())
 
 
 @pytest.fixture

@@ -4,7 +4,12 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from torch import nn
 from toys import ToyImages, trainer, weights
 
@@ -209,6 +214,29 @@ def test_a_second_stage_helps_the_tail(overlapping, overlapping_task):
     stage = TwoStageTraining(trainable=["4"], reset=["4"])
     trainer(RandomState(), stage, epochs=6, limit_val_batches=0).fit(task, Resampled(data))
     assert balanced_accuracy() > before + 0.05
+
+
+def test_a_fit_that_goes_on_draws_nothing_anew(decaying, first_stage):
+    def fitted(*epochs):
+        module = decaying()
+        module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), 0.1)  # each fit makes a new one
+        run = trainer(RandomState(7), TwoStageTraining(first_stage[0], ["5"], reset=["5"]), epochs=1)
+        for last in epochs:
+            run.fit_loop.max_epochs = last
+            run.fit(module, datamodule=ToyImages())
+        return weights(module)
+
+    assert torch.equal(fitted(2, 4), fitted(4))
+
+
+def test_a_search_does_not_hide_a_wrong_first_stage(decaying, first_stage, tmp_path):
+    module = decaying()
+    module.learning_rate = 0.01
+    (tmp_path / "wrong.ckpt").write_bytes(b"")
+    finder = LearningRateFinder(num_training_steps=3, attr_name="learning_rate", update_attr=False)
+    stage = TwoStageTraining(tmp_path / "wrong.ckpt", ["5"])
+    with pytest.raises(UserError, match=r"wrong\.ckpt"):
+        second_stage(module, stage, finder, epochs=1, default_root_dir=tmp_path)
 
 
 def test_without_a_first_stage_it_warns(decaying):

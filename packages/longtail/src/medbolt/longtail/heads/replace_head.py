@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
 
 from medbolt.core.errors import UserError, listed
+from medbolt.core.objective.averaging import refuse_earlier_averaging
 from medbolt.longtail.heads.linear_base import LinearBasedHead
 
 HeadCallable = Callable[[int, int], nn.Module]
@@ -53,7 +55,8 @@ class ReplaceHead(Callback):
             heads.
 
     Raises:
-        UserError: if there is no such layer, or the head lies over a trained linear layer and this one is none.
+        UserError: if there is no such layer, the head lies over a trained linear layer and this one is none, or an
+            averaging of weights stands before it.
 
     Example:
         >>> from functools import partial
@@ -68,6 +71,8 @@ class ReplaceHead(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Replace the layer."""
+        if stage == "fit":
+            refuse_earlier_averaging(self, trainer, (WeightAveraging,))
         layer = find_layer(pl_module, self.path)
         made = make_head(layer, self.head)
         if type(made) is not type(layer):

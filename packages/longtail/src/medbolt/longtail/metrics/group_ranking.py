@@ -25,6 +25,7 @@ class GroupRanking(Metric):
         ``update(scores, target)`` takes (B, C) float scores and (B,) int64 classes, or (B, C) 0/1 labels;
         ``compute()`` returns a dict of ``auroc/head``, ``.../medium``, ``.../tail``, ``.../average`` and the same of
         ``average_precision``, each () float32; NaN for a group without a class that has samples and, for AUROC, others.
+        A class with a score that is NaN counts as one without samples.
 
     Raises:
         ValueError: for another ``average``, or a class in ``groups`` that there is not.
@@ -75,7 +76,7 @@ def class_auroc(scores: Tensor, target: Tensor) -> Tensor:
         target: (N,) int64 classes, or (N, C) 0/1 labels.
 
     Returns:
-        (C,) float64; NaN for a class that no sample or every sample belongs to.
+        (C,) float64; NaN for a class that no sample or every sample belongs to, or that has a score that is NaN.
 
     Example:
         >>> class_auroc(torch.tensor([[0.1], [0.4], [0.35], [0.8]]), torch.tensor([[0], [0], [1], [1]]))
@@ -92,7 +93,7 @@ def class_average_precision(scores: Tensor, target: Tensor) -> Tensor:
         target: (N,) int64 classes, or (N, C) 0/1 labels.
 
     Returns:
-        (C,) float64; NaN for a class without samples.
+        (C,) float64; NaN for a class without samples, or that has a score that is NaN.
 
     Example:
         >>> class_average_precision(torch.tensor([[0.1], [0.4], [0.35], [0.8]]), torch.tensor([[0], [0], [1], [1]]))
@@ -109,6 +110,10 @@ def _rankings(scores: Sequence[Tensor], target: Tensor) -> Tensor:
     areas, precisions = [], []
     for ordered, own in _sorted(scores, target):
         positive, negative = len(own), len(ordered) - len(own)
+        if len(ordered) and ordered[-1].isnan():  # which sort last
+            areas.append(torch.nan)
+            precisions.append(torch.nan)
+            continue
         below, not_above = torch.searchsorted(ordered, own), torch.searchsorted(ordered, own, right=True)
         # of pairs with all samples those among the class's own make half of their number
         wins = (int(below.sum()) + int(not_above.sum()) - positive**2) / 2

@@ -18,7 +18,8 @@ class RecallFeedback(Callback):
     one counts. The module's ``validation_step`` must return a mapping with ``"probability"`` (or ``"logits"``), (B, C),
     or (B,) and (B, 1) for two classes, and ``"target"``, (B,), as that of
     :class:`~medbolt.core.ClassificationTask` does. Validate once an epoch, at its end, for a run that is resumed inside
-    an epoch to repeat it exactly.
+    an epoch to repeat it exactly. A checkpoint of an epoch's last step, saved before its validation, which Lightning
+    leaves out when it resumes, lacks the recalls of that epoch: the next one draws by those before.
 
     Raises:
         UserError: at ``fit``, if the training loader has another sampler, the data module does not say how many classes

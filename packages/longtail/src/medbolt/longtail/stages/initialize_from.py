@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from medbolt.core.errors import UserError, listed
+from medbolt.longtail.stages.beginning import Beginning
 from medbolt.longtail.stages.first_stage import load_matching, read_weights
 from medbolt.longtail.stages.parts import find_part
 
@@ -40,7 +41,8 @@ class InitializeFrom(Callback):
         UserError: at ``fit``, if the file cannot be read, has no weights of this prefix (the message lists those it
             has), or has not exactly the weights of the part: one is missing, in excess, or of another shape.
 
-    State, cost: none; a resumed run takes the weights of its own checkpoint and needs no file.
+    State, cost: none; a resumed run takes the weights of its own checkpoint and needs no file, and a second ``fit`` of
+    the same trainer and module goes on with those it has.
 
     Source: rows 34 and 36 of MONICA, arXiv 2410.02010, whose code loads a whole pickled model. Where the network was
     cut out by ``nn.Sequential(*list(network.children())[:-1])``, as many examples do, its weights are numbered instead
@@ -54,25 +56,25 @@ class InitializeFrom(Callback):
         self, checkpoint: Path | str, prefix: str = "", part: str = "model.features", skip: Sequence[str] = ()
     ) -> None:
         self.checkpoint, self.prefix, self.part, self.skip = Path(checkpoint), prefix, part, list(skip)
-        self._is_resumed = False
+        self._beginning = Beginning()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the part is there."""
+        """Load the weights, on every process."""
         if stage == "fit":
-            find_part(pl_module, self.part, "part")
-            self._is_resumed = False
+            network = find_part(pl_module, self.part, "part")
+            if not isinstance(network, nn.Module):
+                raise UserError(f"part='{self.part}' is a single parameter; name the layer that it belongs to.")
+            self._beginning.load(trainer, pl_module, lambda: self._load(network))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember that the weights come from a run that goes on."""
-        self._is_resumed = trainer.state.fn == "fit"
+        self._beginning.see(checkpoint)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Load the weights, on every process."""
-        if self._is_resumed:
-            return
-        network = find_part(pl_module, self.part, "part")
-        if not isinstance(network, nn.Module):
-            raise UserError(f"part='{self.part}' is a single parameter; name the layer that it belongs to.")
+        """Complain if they could not be loaded."""
+        self._beginning.is_one()
+
+    def _load(self, network: nn.Module) -> None:
         weights = read_weights(self.checkpoint)
         wanted = {n.removeprefix(self.prefix): value for n, value in weights.items() if n.startswith(self.prefix)}
         if not wanted:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medbolt.core.errors import UserError
+from medbolt.longtail.stages.beginning import Beginning
 from medbolt.longtail.stages.first_stage import load_first_stage
+from medbolt.longtail.stages.initialize_from import InitializeFrom
 from medbolt.longtail.stages.learning_rate_factors import LearningRateFactors
 from medbolt.longtail.stages.parts import draw_anew, find_part, is_within
 
@@ -61,7 +63,8 @@ class TwoStageTraining(Callback):
             train, weights that the checkpoint lacks or has in excess, or a first stage's checkpoint to be resumed.
 
     State, cost: none; frozen parameters cost no backward pass below the lowest part that trains. A resumed run takes
-    the weights of its own checkpoint: the first stage's need not be there any more.
+    the weights of its own checkpoint: the first stage's need not be there any more. A second ``fit`` of the same
+    trainer and module goes on with the weights it has.
 
     Source: Kang et al., arXiv 1910.09217 (cRT, LWS); Zhong et al., arXiv 2104.00466 (MiSLAS); Zhang et al.,
     arXiv 2103.16370 (DisAlign). MONICA's code put the frozen part into evaluation mode for good by an oversight and
@@ -93,8 +96,7 @@ class TwoStageTraining(Callback):
         self.network, self.seed = network, seed
         self.learning_rate_factors = dict(learning_rate_factors or {})
         self._factors: LearningRateFactors | None = None
-        self._is_resumed = False
-        self._complaint: UserError | None = None
+        self._beginning = Beginning()
         self._frozen: list[nn.Module] = []
         self._requires_grad: list[tuple[nn.Parameter, bool]] = []  # as they were before
         self._training: list[tuple[nn.Module, bool]] = []
@@ -107,8 +109,8 @@ class TwoStageTraining(Callback):
         network = pl_module if self.network == "self" else find_part(pl_module, self.network, "network")
         assert isinstance(network, nn.Module)
         trained = [find_part(network, name, "trainable") for name in self.trainable]
-        self._is_resumed, self._complaint = False, None
-        self._begin(network, "" if network is pl_module else f"{self.network}.")
+        prefix = "" if network is pl_module else f"{self.network}."
+        self._beginning.load(trainer, pl_module, lambda: self._begin(network, prefix))
         self._freeze(network, trained)
         self._refuse_refilling(trainer)
         if self.learning_rate_factors:
@@ -118,11 +120,9 @@ class TwoStageTraining(Callback):
         """Give parts their learning rates; complain if there is no first stage, which a resumed run does not need."""
         if self._factors is not None:
             self._factors.attach(trainer.optimizers)
-        if self._is_resumed:
-            return
-        if self._complaint is not None:
-            raise self._complaint
-        if self.init_from is None:
+        callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        loads = self.init_from is not None or any(isinstance(callback, InitializeFrom) for callback in callbacks)
+        if self._beginning.is_one() and not loads:
             rank_zero_warn(
                 f"TwoStageTraining has no init_from: what it freezes of {type(pl_module).__name__} keeps its "
                 "weights; right after a first stage in this process, else pass the checkpoint of the first stage."
@@ -138,7 +138,7 @@ class TwoStageTraining(Callback):
         """Refuse to resume what is no second stage."""
         if trainer.state.fn != "fit":
             return
-        self._is_resumed = True
+        self._beginning.see(checkpoint)
         if self.state_key not in checkpoint.get("callbacks", {}):
             raise UserError(
                 f"the checkpoint {trainer.ckpt_path} was not saved by a second stage, so there is none to resume; give "
@@ -160,10 +160,7 @@ class TwoStageTraining(Callback):
 
     def _begin(self, network: nn.Module, prefix: str) -> None:
         if self.init_from is not None:
-            try:
-                load_first_stage(network, self.init_from, prefix, self.reset, self.trainable)
-            except UserError as error:  # whether a checkpoint is to be resumed is not known yet
-                self._complaint = error
+            load_first_stage(network, self.init_from, prefix, self.reset, self.trainable)
         for name in self.reset:
             draw_anew(find_part(network, name, "reset"), name, self.seed)
 
