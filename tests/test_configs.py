@@ -101,6 +101,19 @@ def test_fit_and_test(file, request, tmp_path, monkeypatch):
     assert main(["test", *arguments]) == 0
 
 
+@pytest.mark.parametrize(
+    ("layer", "option"),
+    [(name, "init_from") for name in ("crt", "lws", "mislas", "disalign", "gcl_second_stage", "gcl_second_stage_mixup")]
+    + [(name, "checkpoint") for name in ("initialize_from", "initialize_from_autoencoder")],
+)
+def test_composed_last_a_layer_is_given_the_weights_it_begins_with(layer, option, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [DATA, MODEL, Path("trainer/default.yaml"), Path(f"method/longtail/{layer}.yaml")]
+    arguments = [argument for file in files for argument in ("-c", str(CONFIGS / file))] + options(files[:2])
+    assert main(["fit", *arguments, f"--trainer.callbacks.{option}=first.ckpt"]) == 2
+    assert "first.ckpt" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_a_file_begins_by_saying_what_it_is_for(file):
     assert (CONFIGS / file).read_text().startswith("# ")

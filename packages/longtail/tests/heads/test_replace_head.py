@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
 from medbolt.core import UserError
@@ -123,3 +124,10 @@ def test_a_head_replaces_a_head():
 def test_a_layer_that_is_not_there_is_named(bright, make_task, make_trainer, path):
     with pytest.raises(UserError, match=f"no linear layer '{path}' .* give path one of 'model.1'"):
         make_trainer(callbacks=[ReplaceHead(CosineHead, path)]).fit(make_task(), bright())
+
+
+def test_an_averaging_that_has_copied_the_old_head_already_is_refused(bright, make_task, make_trainer):
+    callbacks = [EMAWeightAveraging(decay=0.5), ReplaceHead(CosineHead, "model.1")]
+    with pytest.raises(UserError, match="EMAWeightAveraging stands before ReplaceHead and copies the module"):
+        make_trainer(callbacks=callbacks).fit(make_task(), bright())
+    make_trainer(callbacks=callbacks[::-1]).fit(make_task(), bright())

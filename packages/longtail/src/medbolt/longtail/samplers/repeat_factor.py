@@ -16,8 +16,8 @@ class RepeatFactorSampler(EpochSampler):
     .. math:: r_i = \max_{c \in Y_i} \max\left(1, \sqrt{t / f_c}\right), \qquad f_c = n_c / N
 
     A sample is drawn :math:`\lfloor r_i \rfloor` or :math:`\lceil r_i \rceil` times an epoch, :math:`r_i` times on
-    average, and an epoch always has :math:`\sum_i r_i` draws, rounded up. Made for multi-label targets; a sample
-    without labels is drawn once.
+    average, and an epoch always has :math:`\sum_i r_i` draws, rounded up; for that a single sample may be drawn once
+    more. Made for multi-label targets; a sample without labels is drawn once.
 
     Args:
         targets: (N,) int64 class indices or (N, C) labels.
