@@ -179,3 +179,29 @@ def test_gradient_is_finite_under_bfloat16_a_batch_of_one_and_one_logit(linear, 
 def test_arguments_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EarlyLearningRegularizationPlus(**wrong)
+
+
+def test_two_optimizers_make_no_step_count_twice(linear, module, random_data, fit):
+    class Manual(module):
+        def __init__(self, network):
+            super().__init__(network)
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.zero_grad()
+            self.manual_backward(loss)
+            for optimizer in self.optimizers():
+                optimizer.step()
+
+        def configure_optimizers(self):
+            first, *others = self.parameters()
+            return torch.optim.SGD([first], self.lr), torch.optim.SGD(others, self.lr)
+
+    found = []
+    for kind in (Manual, module):
+        torch.manual_seed(0)
+        trained, callback = kind(linear()), EarlyLearningRegularizationPlus(average_ramp_steps=8, ramp_steps=8)
+        fit(trained, random_data(), callback, epochs=3)
+        found.append([*trained.parameters(), *callback.averages[0].parameters()])
+    torch.testing.assert_close(*found)

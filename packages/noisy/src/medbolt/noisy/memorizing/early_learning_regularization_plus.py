@@ -102,7 +102,7 @@ class EarlyLearningRegularizationPlus(MixedInputs):
         self._averages: list[AveragedNetwork] = []  # of the module's network, of the peer
         self._averaged_step = 0  # optimizer steps that the averages have seen
         self._has_averages = False  # from a checkpoint
-        self._step = 0
+        self._step = self._seen = 0  # batches that stepped: with two optimizers the trainer counts each twice
         self._average_ramp = 0.0
         self._unmixed: Tensor | None = None
 
@@ -136,7 +136,7 @@ class EarlyLearningRegularizationPlus(MixedInputs):
         self._one_class.require(step)
         mix, num_classes = self.mix_of(step), self.memory["target"].shape[1]
         share = mix.target_weight[:, None]
-        weight = self.weight * ramp_up(step.module.global_step, self.ramp_steps)
+        weight = self.weight * ramp_up(self._step, self.ramp_steps)
         losses = torch.zeros((), device=step.logits.device)
         networks = (step.logits, self._peer.logits(step))
         for field, logits, teacher in zip(_FIELDS, networks, reversed(self._averages), strict=True):
@@ -178,7 +178,7 @@ class EarlyLearningRegularizationPlus(MixedInputs):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin to intercept."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        self._step = trainer.global_step
+        self._seen = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -186,17 +186,18 @@ class EarlyLearningRegularizationPlus(MixedInputs):
         """Stop intercepting; forget the images."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self._unmixed = None
+        self._step += trainer.global_step > self._seen
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages besides epoch, memory and peer."""
         averages = [average.network.state_dict() for average in self._averages]
-        return super().state_dict() | {"averages": averages, "averaged_step": self._averaged_step}
+        return super().state_dict() | {"averages": averages, "averaged_step": self._averaged_step, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore them."""
         super().load_state_dict(state_dict)
         self._peer.is_new = False
-        self._averaged_step, self._has_averages = state_dict["averaged_step"], True
+        self._averaged_step, self._step, self._has_averages = state_dict["averaged_step"], state_dict["step"], True
         for average, saved in zip(self._averages, state_dict["averages"], strict=True):
             average.network.load_state_dict(saved)
 
