@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -209,6 +211,19 @@ def test_resumed_is_uninterrupted(saves, tmp_path, blobs):
     resumed, whole = fit(4, path=tmp_path / "last.ckpt"), fit(4)
     assert torch.equal(weights(resumed), weights(whole))
     torch.testing.assert_close(resumed.split.memory.fields, whole.split.memory.fields, rtol=0, atol=0)
+
+
+def test_a_fit_that_goes_on_is_uninterrupted(blobs):
+    def fitted(*epochs):
+        plain = partial(torch.optim.SGD, lr=0.05)  # which remembers nothing, for each fit makes a new one
+        module = DivideMix(noisy_network(), 4, 1, averaged_epochs=3, rampup_epochs=2, optimizer=plain)
+        run = trainer(RandomState(7), epochs=1)
+        for last in epochs:
+            run.fit_loop.max_epochs = last
+            run.fit(module, blobs(wrong=0.4))
+        return weights(module)
+
+    assert torch.equal(fitted(3, 5), fitted(5))
 
 
 def test_other_data_are_refused_on_resume_only(tmp_path, blobs, network):
