@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -34,6 +35,12 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"images/{number:04}.png")
         rows.append(f"{number:04}.png,{number // 2 % 3},patient {number // 2},{('north', 'south')[number % 4 // 2]}")
     (tmp_path / "my_data.csv").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "issues/folds").mkdir(parents=True)
+    for fold in range(2):  # what "medbolt issues" leaves behind
+        probability = rng.dirichlet(np.ones(3), 30)
+        columns = {f"p_{k}": probability[:, k] for k in range(3)}
+        table = pd.DataFrame({"id": [f"{fold}{i}" for i in range(30)], "target": np.arange(30) % 3, **columns})
+        table.to_parquet(tmp_path / f"issues/folds/{fold}.parquet")
     return tmp_path
 
 
