@@ -120,7 +120,8 @@ METHODS = {  # what a step may cost in steps of cross entropy; training passes t
     "JoCoR": (lambda: JoCoR(0.4, gradual_epochs=0), "<= 2.1", 2, 2),
     "CoDis": (lambda: CoDis(0.4, gradual_epochs=0), "<= 2.1", 2, 2),
     "DISC": (lambda: AllClean(start_epoch=1, strong=NOISE), "-", 4, 1),
-    "DISC, share 1/3": (lambda: AllClean(start_epoch=1, strong=NOISE, share=1 / 3), "<= 2.2", 2, 1),
+    "DISC, share 1/3": (lambda: AllClean(start_epoch=1, strong=NOISE, share=1 / 3), "-", 1, 1),
+    "DISC, share 1/4": (lambda: AllClean(start_epoch=1, strong=NOISE, share=1 / 4), "<= 2.2", 1, 1),
 }
 
 
