@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,10 @@ def test_a_fit_that_goes_on_elsewhere_says_that_memory_begins_anew(classifier, d
     for fits in ([begun, (classifier(), begun[1])], [begun, (module, other)]):
         with pytest.warns(UserWarning, match="Remembers goes on in epoch 1 without what it remembered of the samples"):
             going_on(trainer(Remembers()), *fits)
+
+
+def test_a_callback_can_be_sent_to_processes_that_are_spawned():
+    assert pickle.loads(pickle.dumps(ObjectiveCallback("loss_fn"))).criterion == "loss_fn"
 
 
 def test_the_base_callback_changes_nothing(classifier, data, fitted):

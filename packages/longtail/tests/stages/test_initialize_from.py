@@ -1,4 +1,5 @@
 import copy
+import pickle
 from argparse import Namespace
 
 import pytest
@@ -141,6 +142,11 @@ def test_a_search_before_training_finds_the_weights_loaded_and_leaves_them(backb
     wrong = InitializeFrom(backbone[0], "encoder.")
     with pytest.raises(UserError, match="no weight in .* has a name that begins with 'encoder.'"):
         trainer(wrong, finder(), limit_train_batches=4, default_root_dir=tmp_path).fit(module, ToyImages())
+
+
+def test_it_can_be_sent_to_processes_that_are_spawned():
+    assert pickle.loads(pickle.dumps(InitializeFrom("ssl.ckpt"))).part == "model.features"
+    assert pickle.loads(pickle.dumps(TwoStageTraining("first.ckpt", ["head"]))).trainable == ["head"]
 
 
 def test_a_fit_that_goes_on_keeps_what_it_learned(backbone):

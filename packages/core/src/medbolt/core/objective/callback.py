@@ -61,7 +61,7 @@ class ObjectiveCallback(Callback):
         self._undo: list[Callable[[], None]] = []
         self._final_state: dict[str, Any] | None = None  # of a fit that is over, for checkpoints saved afterwards
         self._earlier: dict[str, Any] | None = None  # what a fit of the same module before this one knew in the end
-        self._fitted: Callable[[], LightningModule | None] = lambda: None
+        self._fitted: ref[LightningModule] | None = None  # None and not a function, for a spawning strategy pickles it
         self._epoch = -1  # the last that begin_epoch was called for
 
     def objective(self, step: TrainingStep) -> Tensor:
@@ -126,7 +126,7 @@ class ObjectiveCallback(Callback):
         if stage != "fit":
             return
         self._release()
-        self._earlier = self._final_state if self._fitted() is pl_module else None
+        self._earlier = self._final_state if self._fitted is not None and self._fitted() is pl_module else None
         self._final_state, self._epoch, self._fitted = None, -1, ref(pl_module)
         others = [c for c in trainer.callbacks if isinstance(c, ObjectiveCallback) and c.criterion == self.criterion]  # pyright: ignore[reportAttributeAccessIssue]
         stacks = [c._stack for c in others if c._stack is not None and c._stack.module is pl_module]
@@ -197,7 +197,7 @@ class ObjectiveCallback(Callback):
         """Give the module its criterion back and take out what was attached."""
         self._release()
         if trainer.world_size > 1:  # whose memories were not merged
-            self._fitted = lambda: None
+            self._fitted = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the module its criterion back and take out what was attached."""

@@ -25,13 +25,13 @@ class Beginning:
     """
 
     def __init__(self) -> None:
-        self._module: Callable[[], LightningModule | None] = lambda: None
+        self._module: ref[LightningModule] | None = None
         self._is_over = False  # resumed, or goes on
         self._complaint: UserError | None = None
 
     def load(self, trainer: Trainer, module: LightningModule, function: Callable[[], None]) -> None:
         """Call a function that loads weights, unless this fit goes on with the module of the one before it."""
-        self._is_over = trainer.current_epoch > 0 and self._module() is module
+        self._is_over = trainer.current_epoch > 0 and self._module is not None and self._module() is module
         self._module, self._complaint = ref(module), None
         if not self._is_over:
             try:

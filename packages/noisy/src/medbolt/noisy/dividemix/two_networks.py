@@ -127,7 +127,8 @@ class TwoNetworkTask(ClassificationTask):
         data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         earlier = self.split.memory
         self.split.prepare(data)
-        if self.trainer.current_epoch and earlier.fingerprint == self.split.memory.fingerprint:
+        same = (len(earlier), earlier.fingerprint) == (len(self.split.memory), self.split.memory.fingerprint)
+        if self.trainer.current_epoch and same and earlier.fields:
             self.split.memory = earlier  # a fit that goes on
         self._epoch = -1
         self._prior = None
