@@ -62,7 +62,7 @@ class DISC(ObjectiveCallback):
         alpha: Parameter of MixUp's Beta distribution, positive.
         strong: Makes the strong view of a batch of the network's inputs; by default the data module does.
         num_classes: Number of classes, where the data module does not tell.
-        share: s, in (0, 1]. 1 is the published method, of four passes; a third takes two, in smaller pieces, and is ours.
+        share: s, in (0, 1]. 1 is the published method, of four passes; a third takes two and is ours.
         criterion: Attribute of the criterion; see :class:`~medbolt.core.ObjectiveCallback`.
         network: Attribute of the network, which is called three more times.
 
